@@ -1,0 +1,1 @@
+"""From a data provider's folder to arrays that train: readers, packed datasets, splits, batches."""
