@@ -1,0 +1,86 @@
+# MarginLab. `make` alone prints the targets.
+#
+#   PYTHON    the Python that the virtual environment is made from: 3.11, 3.12 or 3.13
+#   LOCK      which file of locks/ to install: cpu or gpu
+#   PIP_ARGS  more arguments for pip. On Linux the registry's torch brings CUDA; the small CPU wheel comes from PyTorch's own
+#             index: make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   VENV      where the virtual environment lives
+
+PYTHON ?= python3
+LOCK ?= cpu
+PIP_ARGS ?=
+VENV ?= .venv
+PYTEST_ARGS ?=
+LOCK_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(LOCK)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test lint bench locks
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  PYTHON=$(PYTHON)  LOCK=$(LOCK) (cpu or gpu)  PIP_ARGS=$(PIP_ARGS)  VENV=$(VENV)"
+
+demo: install ## a whole study on synthetic knees, on this machine: search, confirmation, answer
+	$(BIN)/marginlab run studies/demo.py
+
+install: $(INSTALLED) ## make the virtual environment and install the locked versions (done once)
+
+test: install ## the tests; every skipped one is listed with its reason (PYTEST_ARGS="-k margins" for some)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install ## style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: install ## the speed figures: tests/benchmarks/bench_*.py
+	$(BIN)/python -m pytest tests/benchmarks -s -o python_files='bench_*.py' $(PYTEST_ARGS)
+
+# The stamp is newer than everything that decides what is installed, so a second run does nothing. A venv has one lock: the
+# other's stamp goes.
+$(INSTALLED): locks/$(LOCK).txt pyproject.toml | $(BIN)/python
+	@echo "Installing locks/$(LOCK).txt into $(VENV): once, and it takes some minutes."
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r locks/$(LOCK).txt
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "MarginLab needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || echo missing)." \
+	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# uv resolves for all supported Pythons and platforms at once. Versions already locked are kept: LOCK_ARGS=--upgrade takes the
+# newest of everything, LOCK_ARGS="--upgrade-package polars" of one. cpu.txt is gpu.txt without the CUDA packages.
+UV_VERSION := 0.13.9
+TORCH_VERSION := 2.13.0
+UV := build/uv-$(UV_VERSION)/bin/uv
+CUDA := ^(nvidia-|cuda-|triton)
+
+locks: $(UV) ## resolve pyproject.toml anew into locks/ (LOCK_ARGS=--upgrade for the newest versions)
+	@mkdir -p locks && echo "torch==$(TORCH_VERSION)" > build/constraints.txt
+	@test ! -f locks/gpu.txt || cp locks/gpu.txt build/lock.txt
+	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --extra dev --constraints build/constraints.txt \
+	  --no-header --annotation-style line --quiet --output-file build/lock.txt $(LOCK_ARGS)
+	@$(call header,gpu,Everything for NVIDIA GPUs: PyTorch with its CUDA packages) > locks/gpu.txt
+	@cat build/lock.txt >> locks/gpu.txt
+	@$(call header,cpu,Everything for machines without a GPU: the versions of gpu.txt less the CUDA packages) > locks/cpu.txt
+	@grep -v -E '$(CUDA)' build/lock.txt >> locks/cpu.txt
+	@grep -c '==' locks/cpu.txt locks/gpu.txt
+
+define header
+printf '%s\n' \
+  '# $(2).' \
+  '# Made by `make locks` (uv pip compile --universal) from pyproject.toml with its extra "dev", for Python 3.11-3.13.' \
+  '# Remake: make locks; newest versions: make locks LOCK_ARGS=--upgrade. Do not edit by hand.' \
+  '# No hashes: the torch wheel differs by where it comes from (CPU wheel on the PyTorch index, CUDA wheel on the registry).'
+endef
+
+$(UV):
+	$(PYTHON) -m venv build/uv-$(UV_VERSION)
+	build/uv-$(UV_VERSION)/bin/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION)
