@@ -1,0 +1,52 @@
+"""The locks hold everything that the project asks for, in versions that it allows; the CPU lock brings no CUDA."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+CUDA = re.compile(r"(nvidia-|cuda-|triton)")
+both = pytest.mark.parametrize("lock", ["cpu", "gpu"])
+
+
+def locked(lock: str) -> list[Requirement]:
+    lines = (ROOT / "locks" / f"{lock}.txt").read_text().splitlines()
+    return [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
+
+
+def applies(marker: Marker | None, python: str) -> bool:
+    return marker is None or marker.evaluate({"python_version": python, "python_full_version": f"{python}.0"})
+
+
+@both
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_every_dependency_is_pinned_once_in_a_version_that_is_allowed(lock: str, python: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins: dict[str, list[str]] = {}
+    for r in locked(lock):
+        if applies(r.marker, python):
+            pins.setdefault(canonicalize_name(r.name), []).append(str(r.specifier).removeprefix("=="))
+    assert {n: v for n, v in pins.items() if len(v) > 1} == {}
+    for text in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        wanted = Requirement(text)
+        [version] = pins[canonicalize_name(wanted.name)]
+        assert wanted.specifier.contains(version), f"{text} is locked as {version}: run make locks"
+
+
+@both
+def test_everything_is_pinned_exactly_and_no_place_is_named(lock: str) -> None:
+    assert all(re.fullmatch(r"==[^*,]+", str(r.specifier)) and r.url is None for r in locked(lock))
+    assert not re.search(r"https?://|file://|^-", (ROOT / "locks" / f"{lock}.txt").read_text(), re.M)
+
+
+def test_the_cpu_lock_is_the_gpu_lock_without_cuda() -> None:
+    cpu, gpu = ({str(r) for r in locked(lock)} for lock in ("cpu", "gpu"))
+    assert gpu - cpu == {r for r in gpu if CUDA.match(r)} != set()
+    assert cpu <= gpu
