@@ -1,0 +1,32 @@
+"""Confirmation: the winners' runs, dealt to as many worker groups as the cluster can hold."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from marginlab.cluster.group import train_group
+from marginlab.cluster.session import concurrency, gpus_per_worker
+from marginlab.plan import Task
+from marginlab.runs import RunFolder
+from marginlab.study import Confirmation
+
+
+def confirm(
+    rules: Confirmation, tasks: list[Task], study_folder: Path, packed: dict[str, str], storage: Path, available: dict[str, float]
+) -> None:
+    """Train all runs, open the test split for each, and return when all have ended.
+
+    Confirmation always uses Ray Train. A worker group takes a list of runs, so that its start is paid once.
+    """
+    folders = [RunFolder.create(study_folder / t.folder, t.run, t.labels) for t in tasks]
+    todo = [str(f.path) for f in folders if f.result() is None]
+    groups = min(concurrency("Confirmation", rules.resources, available), len(todo))
+    gpus = gpus_per_worker(rules.resources, available)
+    with ThreadPoolExecutor(max(groups, 1)) as pool:
+        ends = [
+            pool.submit(train_group, todo[i::groups], packed, rules.resources, gpus, storage, {"open_test": True})
+            for i in range(groups)
+        ]
+        for end in ends:
+            end.result()

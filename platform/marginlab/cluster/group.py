@@ -1,0 +1,109 @@
+"""A Ray Train worker group that takes a list of runs and trains them one after another."""
+
+from __future__ import annotations
+
+import traceback
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from marginlab import distributed
+from marginlab.executing import Decide, execute
+from marginlab.runs import Recorder, RunFolder
+from marginlab.study import Resources
+
+COLLECTIVE_TIMEOUT_S = 300  # a rank that waits longer for the others gives up, and the group is started again
+ATTEMPTS = 3  # starts of one run without a finished epoch between them
+
+
+def train_group(
+    folders: list[str], packed: dict[str, str], resources: Resources, gpus: float, storage: Path, ask: dict[str, Any]
+) -> None:
+    """Train the runs of these folders in one worker group; returns when all have ended.
+
+    A lost worker restarts the group, which passes over the finished runs and goes on at the run and epoch it lost.
+
+    Args:
+        folders: run folders, in order.
+        packed: packed dataset folder by dataset name.
+        ask: how ranks decide and what they open: ``{"open_test": bool, "registrar": name, "token": ..., ...}``.
+    """
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"folders": folders, "packed": packed, **ask},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": resources.cpus, **({"GPU": gpus} if gpus else {})},
+        ),
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        run_config=RunConfig(
+            name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=ATTEMPTS * len(folders)),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    trainer.fit()
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """On every rank of the group."""
+    device = get_device()
+    for index, path in enumerate(config["folders"]):
+        packed = Path(config["packed"][RunFolder.open(Path(path)).run.dataset])
+        result = run_one(Path(path), packed, decider(config, index), bool(config["open_test"]), device)
+        # The folds of one trial: when the trial ends with one of them, the others are not begun.
+        if "registrar" in config and not distributed.broadcast_flag(bool(result and result["state"] == "complete")):
+            break
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def run_one(path: Path, packed: Path, decide: Decide, open_test: bool, device: torch.device | None) -> dict[str, Any] | None:
+    """``execute``, with a run's own failure kept to that run.
+
+    With one process any exception is the run's end. With several, ranks that fail differently would wait for each
+    other, so the exception ends the group; it is started again, and a run that did so too often is marked as failed.
+    """
+    folder = RunFolder.open(path)
+    if folder.result() is None and distributed.rank() == 0 and folder.begin_attempt() > ATTEMPTS:
+        Recorder(folder).finish("failed", f"It ended its worker group {ATTEMPTS} times; see error.txt in {path.name}.")
+    distributed.barrier()
+    try:
+        return execute(path, packed, decide, open_test=open_test, device=device)
+    except Exception as e:
+        (path / "error.txt").write_text(traceback.format_exc())
+        if distributed.world() > 1:
+            raise
+        return Recorder(folder).finish("failed", f"{type(e).__name__}: {e}")
+
+
+def decider(config: dict[str, Any], index: int) -> Decide:
+    """How rank 0 asks whether to go on with the ``index``-th run: confirmation always does, a trial asks the registrar."""
+    name = config.get("registrar")
+    if name is None:
+        return lambda epoch, row: True
+    import ray
+
+    from marginlab.cluster import registrar
+
+    actor, token, objective = registrar.find(name), config["token"], config["objective"]
+    finals: list[float] = []  # of the folds before this one
+
+    def decide(epoch: int, row: dict[str, Any]) -> bool:
+        if not finals:
+            finals.extend(_last(Path(f), objective) for f in config["folders"][:index])
+        value = (sum(finals) + float(row[objective])) / (index + 1)
+        return bool(ray.get(actor.report.remote(token, index * config["max_epochs"] + epoch, value)))
+
+    return decide
+
+
+def _last(path: Path, objective: str) -> float:
+    return float(RunFolder.open(path).epochs()[-1][objective])

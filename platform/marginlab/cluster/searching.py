@@ -1,0 +1,115 @@
+"""All searches of a study in one Tune experiment: the registrar decides, Tune runs, run folders remember."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from marginlab.cluster import registrar
+from marginlab.cluster.session import concurrency, gpus_per_worker, launcher
+from marginlab.runs import RunFolder
+from marginlab.search import FINISHED, WAIT
+from marginlab.study import Search
+
+
+class RegistrarSearcher(Searcher):
+    """Hands Tune the registrar's trials. Nothing is told through Tune: ranks report to the registrar themselves."""
+
+    def __init__(self, actor: Any, session: str) -> None:
+        super().__init__(metric="objective", mode="max")
+        self.actor, self.session = actor, session
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        answer = ray.get(self.actor.ask.remote(f"{self.session}/{trial_id}"))
+        if answer == FINISHED:
+            return str(Searcher.FINISHED)
+        return None if answer == WAIT else answer
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        # A trial that ended well has been told, and telling twice is telling once.
+        self.actor.tell.remote(f"{self.session}/{trial_id}", "failed", "Its process ended without a result.")
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()  # the storage is the truth: there is nothing to save
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise RuntimeError("A study is resumed by running it again.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles searchers at its checkpoints
+
+
+def search(
+    rules: Search, actor: Any, registrar_name: str, session: str, packed: dict[str, str], storage: Path,
+    available: dict[str, float], trials: int,
+) -> None:
+    """Run trials until every search has spent its budget. ``trials``: the most there can be."""
+    at_once = concurrency("Search", rules.resources, available)
+    gpus = gpus_per_worker(rules.resources, available)
+    shared = {
+        "registrar": registrar_name,
+        "packed": packed,
+        "objective": rules.objective,
+        "max_epochs": rules.max_epochs,
+        "open_test": False,
+    }
+    if launcher(rules.resources, available) == "inline":
+        needs: dict[str, float] = {"CPU": rules.resources.cpus, **({"GPU": gpus} if gpus else {})}
+        trainable = tune.with_resources(tune.with_parameters(_inline_trial, shared=shared), needs)
+    else:
+        nested = {"shared": shared, "resources": rules.resources, "gpus": gpus, "storage": storage}
+        trainable = tune.with_resources(tune.with_parameters(_train_trial, **nested), registrar.HEAD)
+    tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=RegistrarSearcher(actor, session),
+            num_samples=trials,
+            max_concurrent_trials=min(at_once, rules.max_concurrent or at_once),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=f"search-{session}",
+            storage_path=str(storage),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=2),  # restarts of a lost actor; the run resumes from its folder
+        ),
+    ).fit()
+
+
+def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
+    """In the trial's own, reused process."""
+    from marginlab.cluster.group import decider, run_one
+
+    ask = {**shared, **config}
+    packed = Path(shared["packed"][config["dataset"]])
+    for index, path in enumerate(config["folders"]):
+        result = run_one(Path(path), packed, decider(ask, index), False, None)
+        if result is None or result["state"] != "complete":
+            break
+    _end(config, shared)
+
+
+def _train_trial(config: dict[str, Any], shared: dict[str, Any], resources: Any, gpus: float, storage: Path) -> None:
+    """In the trial's process on the head node, which only waits for its worker group."""
+    from marginlab.cluster.group import train_group
+
+    ask = {**shared, "token": config["token"]}
+    train_group(config["folders"], shared["packed"], resources, gpus, storage, ask)
+    _end(config, shared)
+
+
+def _end(config: dict[str, Any], shared: dict[str, Any]) -> None:
+    """Tell the registrar how the trial ended, from its last run's own result."""
+    results = [RunFolder.open(Path(p)).result() for p in config["folders"]]
+    begun = [r for r in results if r is not None]
+    last = begun[-1] if begun else {"state": "failed", "reason": "Its worker group ended without a result."}
+    actor = registrar.find(shared["registrar"])
+    ray.get(actor.tell.remote(config["token"], last["state"], last["reason"]))
+    tune.report({"objective": last.get("last") or 0.0})

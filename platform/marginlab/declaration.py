@@ -1,0 +1,125 @@
+"""What a study declared when it began, on disk; a study that goes on under the same name must still say the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from marginlab.files import read_json, write_json
+from marginlab.plan import Plan
+from marginlab.study import Study
+from marginlab.values import InputError, canonical, from_json, to_json
+
+
+def load_study(spec: str) -> Study:
+    """The study of a Python file: ``studies/demo.py``, or ``studies/demo.py:smallest`` for another name than ``study``."""
+    name, _, attribute = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"There is no study file {path}: give the path of a Python file that defines study = Study(...).")
+    module_name = f"marginlab_study_{path.stem}"
+    loader = importlib.util.spec_from_file_location(module_name, path)
+    assert loader is not None and loader.loader is not None  # a .py file always has one
+    module = importlib.util.module_from_spec(loader)
+    sys.modules[module_name] = module
+    try:
+        loader.loader.exec_module(module)
+    except InputError as e:
+        raise InputError(f"{_place(path, e)}: {e}") from None
+    except Exception as e:
+        raise InputError(f"{_place(path, e)}: {type(e).__name__}: {e}") from None
+    attribute = attribute or "study"
+    study = getattr(module, attribute, None)
+    if not isinstance(study, Study):
+        there = ", ".join(k for k, v in vars(module).items() if isinstance(v, Study)) or "none"
+        raise InputError(f"{path} defines no Study called {attribute!r}; those it defines: {there}.")
+    return study
+
+
+def _place(path: Path, error: BaseException) -> str:
+    """The line of the study file that led to the error."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve() or f.filename == str(path)]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of a study that has begun."""
+    record = _record(folder)
+    return Plan(from_json(record["study"]), dict(record["data"]))
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / "study.json"
+    if not path.exists():
+        raise InputError(f"No study has begun in {folder}: start it with marginlab run.")
+    return dict(read_json(path))
+
+
+def declare(folder: Path, plan: Plan) -> None:
+    """Record the study, or compare it with what was recorded: it may grow, it may not change.
+
+    More epochs, seeds, folds, replicates, arms or datasets extend a study. What would make its numbers incomparable with
+    those already there is refused.
+    """
+    path = folder / "study.json"
+    record = {"study": to_json(plan.study), "data": plan.data, "began": time.time()}
+    if path.exists():
+        before = _record(folder)
+        changes = differences(_pinned(from_json(before["study"]), before["data"]), _pinned(plan.study, plan.data))
+        if changes:
+            listed = "\n".join(f"  {c}" for c in changes)
+            raise InputError(
+                f"The study {plan.study.name!r} began with other settings:\n{listed}\n"
+                f"Give the changed study a new name, or move the old one aside: mv {folder} {folder}.old"
+            )
+        record["began"] = before["began"]
+    write_json(path, record)
+
+
+def _pinned(study: Study, data: dict[str, str]) -> dict[str, Any]:
+    """What must stay as it is, by dotted name."""
+    search, confirmation = study.search, study.confirmation
+    out: dict[str, Any] = {"seed": study.seed}
+    for name in ("max_epochs", "folds", "objective", "startup_trials", "pruner_startup_trials", "pruner_warmup_epochs"):
+        out[f"search.{name}"] = getattr(search, name)
+    out["confirmation.epochs"] = confirmation.epochs or search.max_epochs
+    for name in ("primary", "contrast", "margin"):
+        out[f"comparison.{name}"] = getattr(study.comparison, name)
+    for arm in study.arms:
+        for part in ("training", "space", "start"):
+            out |= _flat(f"arm {arm.name}.{part}", to_json(getattr(arm, part)))
+    return out | {f"dataset {name}.fingerprint": fingerprint for name, fingerprint in data.items()}
+
+
+def _flat(prefix: str, data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    out: dict[str, Any] = {prefix: None} if not data else {}
+    for k, v in data.items():
+        out |= _flat(f"{prefix}.{k}", v)
+    return out
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line per changed name. Arms and datasets that only one side has are additions (or have been set aside)."""
+
+    def owners(names: dict[str, Any]) -> set[str]:
+        return {n.split(".")[0] for n in names}
+
+    common = owners(before) & owners(now)
+    lines = []
+    for name in dict.fromkeys([*before, *now]):
+        if name.split(".")[0] not in common:
+            continue
+        old, new = before.get(name, "(absent)"), now.get(name, "(absent)")
+        if canonical(old) != canonical(new):
+            lines.append(f"{name}: was {json.dumps(to_json(old))}, is {json.dumps(to_json(new))}")
+    return lines
+

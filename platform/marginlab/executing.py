@@ -1,0 +1,78 @@
+"""One run, recorded: what every launcher calls, inline or on all ranks of a worker group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marginlab import distributed
+from marginlab.data.store import PackedDataset
+from marginlab.networks import build_seeded
+from marginlab.retrieval import evaluate
+from marginlab.runs import Recorder, RunFolder, write_embeddings
+from marginlab.training import State, TrainingFailed, embed, fit
+
+Decide = Callable[[int, dict[str, Any]], bool]  # (epoch, its row) -> go on?
+
+
+def execute(
+    path: Path, packed: Path, decide: Decide, *, open_test: bool = False, device: torch.device | None = None
+) -> dict[str, Any] | None:
+    """Train the run of a folder, or go on with it; a finished one is left as it is. All ranks call it together.
+
+    Args:
+        path: the run folder, made with ``RunFolder.create``.
+        packed: the packed dataset's folder.
+        decide: asked on rank 0 after every epoch from the first; a resumed run asks again for the epochs it has.
+        open_test: embed and score the test split with the best network (confirmation alone).
+
+    Returns:
+        The content of ``result.json`` on rank 0, ``None`` on the others.
+    """
+    folder = RunFolder.open(path)
+    done = folder.result()
+    if distributed.broadcast_flag(done is not None):
+        return done
+    dataset = PackedDataset.open(packed)
+    dataset.require(folder.run.data)
+    # Only rank 0 writes the folder. It opens it first: opening mends what a kill left behind.
+    recorder = Recorder(folder) if distributed.rank() == 0 else None
+    distributed.barrier()
+    resume = folder.checkpoint()
+    go_on = True
+    if recorder:
+        for row in recorder.rows:
+            go_on = go_on and (row["epoch"] == 0 or decide(row["epoch"], row))
+
+    def report(epoch: int, metrics: dict[str, float], state: State) -> bool:
+        nonlocal go_on
+        assert recorder is not None  # fit reports on rank 0 alone
+        recorder.epoch(epoch, metrics, state)
+        go_on = epoch == 0 or decide(epoch, metrics)
+        return go_on
+
+    data = dataset.fold(folder.run.fold)
+    try:
+        if distributed.broadcast_flag(go_on):
+            fit(folder.run, data, report, resume=resume, device=device)
+    except TrainingFailed as e:
+        return recorder.finish("failed", str(e)) if recorder else None
+    go_on = distributed.broadcast_flag(go_on)
+    scores = test_scores(folder, dataset, device) if open_test and go_on else {}
+    return recorder.finish("complete" if go_on else "pruned", metrics=scores) if recorder else None
+
+
+def test_scores(folder: RunFolder, dataset: PackedDataset, device: torch.device | None) -> dict[str, float]:
+    """Open the test split: embed it with the best network, keep the embeddings, score them."""
+    run, subset = folder.run, dataset.test()
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = build_seeded(run.training.network, dataset.channels, run.seed)
+    network.load_state_dict(folder.best_weights()[0])
+    embeddings = embed(network.to(device), subset, run.training, dataset.mean, dataset.std, device)
+    if distributed.rank() != 0:
+        return {}
+    write_embeddings(folder.path / "embeddings" / "test.parquet", embeddings, subset)
+    return {f"test/{k}": v for k, v in evaluate(embeddings, subset).items()}

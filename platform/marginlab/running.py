@@ -1,0 +1,172 @@
+"""``marginlab run`` from end to end: prepare, declare, search, confirm, record, answer. Run again, it carries on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from marginlab.declaration import declare
+from marginlab.files import read_json, write_json
+from marginlab.plan import Plan
+from marginlab.search import read_progress
+from marginlab.study import Study
+from marginlab.tracking import Tracker, TrackingAway, champion, links
+from marginlab.workspace import Progress, Workspace
+
+SYNC_PERIOD_S = 3.0
+
+
+@dataclass
+class Journal:
+    """Which step a study is in and how long each took, kept in its folder for ``status`` and the report."""
+
+    folder: Path | None
+    notify: Callable[[str], None]
+    seconds: dict[str, float] = field(default_factory=dict)
+    _step: str | None = None
+    _since: float = 0.0
+
+    def step(self, name: str) -> None:
+        now = time.monotonic()
+        if self._step is not None:
+            self.seconds[self._step] = self.seconds.get(self._step, 0.0) + now - self._since
+        self._step, self._since = name, now
+        self.write()
+        self.notify(name)
+
+    def write(self) -> None:
+        if self.folder is not None:
+            status = {"step": self._step, "pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
+            write_json(self.folder / "status.json", status)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    folder: Path
+    report: Path
+    link: Any  # links.Link: how to open the comparison
+
+
+def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: Progress) -> Plan:
+    """Render and pack what is not packed yet; the plan knows the fingerprints."""
+    workspace.check_sources(study)
+    if any(d.phantom is not None and not workspace.packed(d).exists() for d in study.datasets):
+        journal.step("phantoms")
+        for dataset in study.datasets:
+            if not workspace.packed(dataset).exists():
+                workspace.render(dataset, progress)
+    journal.step("prepare")
+    return Plan(study, {d.name: workspace.prepare(d, progress).fingerprint for d in study.datasets})
+
+
+def run_study(
+    study: Study,
+    workspace: Workspace,
+    *,
+    on_step: Callable[[str], None],
+    progress: Progress,
+    on_trouble: Callable[[str], None],
+    address: str | None = None,
+    cpus: int | None = None,
+    tracking_uri: str | None = None,
+    allow_embeddings: bool = False,
+) -> Outcome:
+    """Do a whole study.
+
+    Args:
+        on_step: called with each step's name as it begins (``watching.STEPS``).
+        progress: called with (what, done, total) while data is rendered and prepared.
+        on_trouble: called with a sentence for what does not stop the study, such as a tracking server that went away.
+        address: a Ray cluster; by default Ray is started here, with ``cpus`` CPUs (by default all).
+        tracking_uri: an MLflow server; by default a database in the workspace.
+    """
+    from marginlab.cluster.conduct import conduct
+    from marginlab.report import write_report
+    from marginlab.results import Results
+
+    folder = workspace.study(study.name)
+    journal = Journal(None, on_step)
+    plan = prepare_all(study, workspace, journal, progress)
+    declare(folder, plan)
+    journal.folder = folder
+    packed = {d.name: str(workspace.packed(d)) for d in study.datasets}
+    tracker = Tracker(workspace.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
+    finished = False
+    try:
+        with _Syncing(tracker, on_trouble):
+            conduct(plan, folder, packed, journal.step, address, cpus)
+        journal.step("report")
+        write_summary(folder, plan, journal)
+        link = links.comparison(tracker)
+        report = write_report(Results.open(folder), folder / "report", link)
+        journal.step("tracking")
+        tracker.sync()
+        champion.register(tracker, packed)
+        tracker.finish(folder / "report")
+        finished = True
+    except TrackingAway as e:
+        on_trouble(str(e))
+    finally:
+        journal.step("done" if finished else "stopped")
+    write_summary(folder, plan, journal)
+    return Outcome(folder, report, link)
+
+
+class _Syncing:
+    """A thread that keeps MLflow up to date while a study runs. What it cannot do now it does later."""
+
+    def __init__(self, tracker: Tracker, on_trouble: Callable[[str], None]) -> None:
+        self.tracker, self.on_trouble = tracker, on_trouble
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _loop(self) -> None:
+        told = False
+        while not self.over.wait(SYNC_PERIOD_S):
+            try:
+                self.tracker.sync()
+                told = False
+            except TrackingAway as e:
+                if not told:
+                    self.on_trouble(str(e))
+                told = True
+
+
+def write_summary(folder: Path, plan: Plan, journal: Journal) -> None:
+    """Seconds by step (added up over the times the study was run), searches, machine and code."""
+    path = folder / "summary.json"
+    before = read_json(path)["steps"] if path.exists() else {}
+    steps = {k: round(before.get(k, 0.0) + v, 2) for k, v in journal.seconds.items()}
+    journal.seconds.clear()
+    write_json(
+        path,
+        {
+            "steps": {**before, **steps},
+            "searches": read_progress(folder / "optuna.db", plan),
+            "machine": {"host_cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
+            "commit": git_commit(),
+        },
+    )
+
+
+def git_commit() -> str | None:
+    """The commit of the working folder's repository, with ``+`` where files differ from it; None outside one."""
+    try:
+        answer = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--dirty=+"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None

@@ -1,0 +1,171 @@
+"""The run folder: the truth of one run. Everything else (MLflow, tables, reports) is derived from such folders.
+
+    run.json                 what is trained, and its place in the study (labels)
+    epochs.jsonl             a row per epoch: {"epoch", "time", metrics...}; epoch 0 is the untrained network
+    last.safetensors         network, optimiser, margin and epoch after the last epoch: where a resumed run goes on
+    best.safetensors         the network at its best epoch
+    embeddings/*.parquet     validation: at the best epoch; test: of the best network, in confirmation alone
+    result.json              how it ended; a run without it is unfinished
+
+The checkpoint is the commit point of an epoch: it carries the epoch's row, and rows beyond it are trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from marginlab.data.subset import Subset
+from marginlab.files import append_line, aside, read_json, read_lines, write_json
+from marginlab.training import Run, State
+from marginlab.values import InputError, from_json, to_json
+
+OBJECTIVE = "val/map"  # what a run's best epoch is chosen by, as published
+
+
+@dataclass
+class RunFolder:
+    """One run on disk. Made with :meth:`create`, which returns an existing folder of the same run as it is."""
+
+    path: Path
+    run: Run
+    labels: dict[str, Any] = field(default_factory=dict)  # kind, arm, margin_policy, replicate, trial ...
+
+    @classmethod
+    def create(cls, path: Path, run: Run, labels: dict[str, Any]) -> RunFolder:
+        if not (path / "run.json").exists():
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / "run.json", {"id": run.id, "run": to_json(run), "labels": labels})
+        folder = cls.open(path)
+        if folder.run.id != run.id:
+            raise InputError(f"{path} holds the run {folder.run.id}, not {run.id}: move it away, or give the study a new name.")
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        record = read_json(path / "run.json")
+        return cls(path, from_json(record["run"]), record["labels"])
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Rows by epoch, ascending. A row that was written twice (around a kill) counts once, the last."""
+        return [row for _, row in sorted({r["epoch"]: r for r in read_lines(self.path / "epochs.jsonl")}.items())]
+
+    def result(self) -> dict[str, Any] | None:
+        path = self.path / "result.json"
+        return read_json(path) if path.exists() else None
+
+    def embeddings(self, part: str) -> pl.DataFrame | None:
+        path = self.path / "embeddings" / f"{part}.parquet"
+        return pl.read_parquet(path) if path.exists() else None
+
+    def checkpoint(self) -> dict[str, Tensor] | None:
+        """What a resumed run goes on from, or None where no epoch was finished."""
+        path = self.path / "last.safetensors"
+        return load_file(path) if path.exists() else None
+
+    def begin_attempt(self) -> int:
+        """Count the starts since the last finished epoch, this one included: a run that kills its workers is found out."""
+        path = self.path / "attempts.json"
+        epoch = len(self.epochs())
+        before = read_json(path) if path.exists() else {}
+        count = before["count"] + 1 if before.get("epoch") == epoch else 1
+        write_json(path, {"epoch": epoch, "count": count})
+        return int(count)
+
+    def best_weights(self) -> tuple[dict[str, Tensor], int]:
+        """The best network's weights and its epoch."""
+        path = self.path / "best.safetensors"
+        with safe_open(path, framework="pt") as f:
+            epoch = int(f.metadata()["epoch"])
+        return load_file(path), epoch
+
+
+class Recorder:
+    """Writes one run's folder while it trains (rank 0). :meth:`epoch` is the part of ``report`` that keeps things."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.path = folder.path
+        rows = folder.epochs()
+        last = self.path / "last.safetensors"
+        if last.exists():
+            with safe_open(last, framework="pt") as f:
+                row = json.loads(f.metadata()["row"])
+            rows = [r for r in rows if r["epoch"] < row["epoch"]] + [row]
+        else:
+            rows = []
+        self.rows = rows
+        with aside(self.path / "epochs.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The row of the best epoch so far: the earliest of those with the highest objective."""
+        scored = [r for r in self.rows if math.isfinite(r.get(OBJECTIVE, math.nan))]
+        return max(scored, key=lambda r: (r[OBJECTIVE], -r["epoch"]), default=None)
+
+    def epoch(self, epoch: int, metrics: dict[str, float], state: State) -> None:
+        began = time.perf_counter()
+        row: dict[str, Any] = {"epoch": epoch, "time": time.time(), **metrics}
+        self.rows.append(row)
+        if self.best is row:
+            meta = {"epoch": str(epoch), OBJECTIVE: repr(row[OBJECTIVE])}
+            _save(self.path / "best.safetensors", state.weights(), meta)
+            write_embeddings(self.path / "embeddings" / "validation.parquet", state.embeddings, state.subset)
+        # The checkpoint cannot time its own writing: it knows the seconds up to here, the row's last word adds the rest.
+        row["time/checkpoint_s"] = time.perf_counter() - began
+        _save(self.path / "last.safetensors", state.tensors(), {"row": json.dumps(row)})
+        append_line(self.path / "epochs.jsonl", row)
+
+    def finish(self, state: str, reason: str = "", metrics: dict[str, float] | None = None) -> dict[str, Any]:
+        """Mark the run as ended: ``complete``, ``pruned`` or ``failed`` (with a sentence)."""
+        best = self.best
+        result = {
+            "state": state,
+            "reason": reason,
+            "epochs": self.rows[-1]["epoch"] if self.rows else 0,
+            "best_epoch": best["epoch"] if best else None,
+            "best": best[OBJECTIVE] if best else None,
+            "last": self.rows[-1].get(OBJECTIVE) if self.rows else None,
+            "time": time.time(),
+            "test": metrics or {},
+        }
+        write_json(self.path / "result.json", result)
+        return result
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    # safetensors refuses tensors that share memory or are not contiguous.
+    whole = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+    with aside(path) as temporary:
+        save_file(whole, temporary, metadata=metadata)
+
+
+def write_embeddings(path: Path, embeddings: Tensor, subset: Subset) -> None:
+    """Parquet with the packed row, the label's code, months and the embedding (a fixed-size list of float32) per image."""
+    frame = pl.DataFrame(
+        {
+            "row": subset.rows,
+            "label": subset.label,
+            "months": subset.months,
+            "embedding": pl.Series(np.asarray(embeddings, dtype=np.float32), dtype=pl.Array(pl.Float32, embeddings.shape[1])),
+        }
+    )
+    with aside(path) as temporary:
+        frame.write_parquet(temporary)
+
+
+def read_embeddings(frame: pl.DataFrame) -> Tensor:
+    """The embeddings [n, D] of a frame written by :func:`write_embeddings`."""
+    return torch.from_numpy(frame["embedding"].to_numpy().copy())

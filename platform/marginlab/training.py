@@ -1,0 +1,289 @@
+"""``fit``: one run from its first epoch to its last, the same on a laptop, in a Tune trial and on every rank of a worker group.
+
+Torch and numpy alone. The only way out is ``report(epoch, metrics, state)``; its answer says whether to go on. Epoch 0 is the
+untrained network, epoch k the network after k epochs. Everything random is a function of (seed, epoch), so that an
+epoch boundary is all that a checkpoint needs to hold: sampler position and generators follow from it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from marginlab import distributed
+from marginlab.augment import Augment
+from marginlab.clock import Clock
+from marginlab.data.sampler import batches
+from marginlab.data.subset import Data, Subset
+from marginlab.losses import AdaTriplet, Pairs
+from marginlab.margins import AutoMargin, Margin, Statistics, fits
+from marginlab.networks import SmallNetwork, build_seeded
+from marginlab.retrieval import evaluate
+from marginlab.values import InputError, fingerprint, stable_seed, value
+
+
+@value
+class Training:
+    """How one network is trained. Defaults are the published ones, but for the network (Nguyen et al. 2022, config.yml)."""
+
+    loss: Any = AdaTriplet()
+    margin: Any = AutoMargin()
+    network: Any = SmallNetwork()
+    augment: Augment = Augment()
+    epochs: int = 100
+    batch_size: int = 128  # over all ranks
+    per_identity: int = 4  # images per identity in a batch
+    lr: float = 1e-4
+    weight_decay: float = 1e-4  # Adam's, as published
+
+    def check(self) -> None:
+        fits(self.loss, self.margin)
+        for name in ("epochs", "batch_size", "per_identity"):
+            if getattr(self, name) < 1:
+                raise InputError(f"Training.{name} must be at least 1, not {getattr(self, name)}.")
+        if self.lr <= 0:
+            raise InputError(f"Training.lr must be above 0, not {self.lr}.")
+        if self.batch_size % self.per_identity:
+            raise InputError(
+                f"Training.batch_size ({self.batch_size}) must be a multiple of per_identity ({self.per_identity})."
+            )
+
+
+@value
+class Run:
+    """One training: configuration x fold x seed on one dataset. The unit that is scheduled, recorded and replayed."""
+
+    dataset: str
+    data: str  # fingerprint of the packed dataset
+    training: Training
+    fold: int
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return fingerprint([self.data, self.training, self.fold, self.seed])
+
+
+class TrainingFailed(RuntimeError):
+    """The run cannot go on and would not on another machine either. The message says why, in a sentence."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A run at the end of an epoch. The tensors are live: whoever keeps them writes or copies them before returning."""
+
+    epoch: int
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    margin: Margin  # of the next epoch
+    embeddings: Tensor  # [n, D] float32 on the CPU, of the validation images
+    subset: Subset  # the validation images
+
+    def weights(self) -> dict[str, Tensor]:
+        return {k: v.detach() for k, v in self.network.state_dict().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that :func:`fit` needs to go on after this epoch, as one flat mapping."""
+        out = {f"network/{k}": v for k, v in self.weights().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            out |= {f"optimizer/{index}/{name}": torch.as_tensor(v) for name, v in slots.items()}
+        out |= {"margin/epsilon": self.margin.epsilon, "margin/beta": self.margin.beta}
+        out["epoch"] = torch.tensor(self.epoch)
+        return out
+
+
+Report = Callable[[int, dict[str, float], State], bool]
+
+
+def fit(
+    run: Run,
+    data: Data,
+    report: Report,
+    *,
+    resume: dict[str, Tensor] | None = None,
+    device: torch.device | str | None = None,
+) -> None:
+    """Train one run and report after every epoch.
+
+    Args:
+        run: what to train. The fold and dataset it names must be those of ``data``.
+        report: called on rank 0 after every epoch (and before the first, as epoch 0); False ends the run, on all ranks.
+        resume: the ``tensors()`` of a :class:`State`; training goes on with the epoch after it.
+        device: where to train; by default a GPU where there is one.
+
+    Raises:
+        TrainingFailed: the loss stopped being a finite number.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trainer = _Trainer(run, data, device)
+    if resume is None:
+        margin, done = trainer.start_margin(), 0
+        if not trainer.report(report, 0, {}, margin):
+            return
+    else:
+        margin, done = trainer.restore(resume)
+    for epoch in range(done + 1, run.training.epochs + 1):
+        metrics, statistics = trainer.train_epoch(epoch, margin)
+        margin = run.training.margin.after_epoch(margin, statistics)
+        if not trainer.report(report, epoch, metrics, margin):
+            return
+
+
+class _Trainer:
+    def __init__(self, run: Run, data: Data, device: torch.device) -> None:
+        self.run, self.training, self.data, self.device = run, run.training, data, device
+        self.network = build_seeded(self.training.network, data.channels, run.seed).to(device)
+        self.format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.network.to(memory_format=self.format)
+        self.parallel: nn.Module = self.network
+        if distributed.world() > 1:
+            ids = [device.index or 0] if device.type == "cuda" else None
+            self.parallel = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=self.training.lr, weight_decay=self.training.weight_decay
+        )
+        self.clock = Clock(device)
+
+    def start_margin(self) -> Margin:
+        return self.training.margin.start().to(self.device)
+
+    def restore(self, tensors: dict[str, Tensor]) -> tuple[Margin, int]:
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
+        for key, tensor in tensors.items():
+            head, _, rest = key.partition("/")
+            if head in parts:
+                parts[head][rest] = tensor
+        self.network.load_state_dict(parts["network"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in parts["optimizer"].items():
+            index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        margin = Margin(tensors["margin/epsilon"], tensors["margin/beta"]).to(self.device)
+        return margin, int(tensors["epoch"])
+
+    def train_epoch(self, epoch: int, margin: Margin) -> tuple[dict[str, float], Statistics]:
+        began = time.perf_counter()
+        t, train, world, rank = self.training, self.data.train, distributed.world(), distributed.rank()
+        seed = self.run.seed
+        plan = batches(
+            train.label,
+            seed=seed,
+            epoch=epoch,
+            batch_size=t.batch_size,
+            per_identity=t.per_identity,
+            rank=rank,
+            world=world,
+        )
+        labels = torch.from_numpy(train.label[plan]).to(self.device)
+        share = slice(rank * plan.shape[1], (rank + 1) * plan.shape[1])
+        sums: dict[str, Tensor] = {}
+        statistics: Statistics | None = None
+        self.network.train()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(stable_seed(seed, "epoch", epoch, rank))  # for networks with dropout
+            for step, positions in enumerate(plan):
+                with self.clock.step("data"):
+                    pixels = load_pixels(train, positions, self.device, self.format)
+                    draws = torch.from_numpy(t.augment.draw(seed, epoch, step, t.batch_size)[share])
+                    draws = draws.to(self.device, non_blocking=True)
+                with self.clock.step("augment"):
+                    images = t.augment.train(pixels, draws, self.data.mean, self.data.std)
+                with self.clock.step("forward"):
+                    embeddings = forward(self.parallel, images)
+                with self.clock.step("loss"):
+                    pairs = Pairs.of(embeddings, labels[step], max_positives=t.per_identity - 1)
+                    terms = t.loss(pairs, margin)
+                    found = Statistics.of(pairs)
+                    statistics = found if statistics is None else statistics.add(found)
+                with self.clock.step("backward"):
+                    self.optimizer.zero_grad(set_to_none=True)
+                    terms.total.backward()
+                    norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+                    self.optimizer.step()
+                seen = {"train/loss": terms.total, "train/grad_norm": norm}
+                seen |= {f"train/loss_{k}": v for k, v in terms.parts.items()}
+                seen |= {f"train/active_{k}": v for k, v in terms.active.items()}
+                for name, v in seen.items():
+                    sums[name] = sums[name] + v.detach().double() if name in sums else v.detach().double()
+        assert statistics is not None  # a plan has at least one batch
+        metrics = {name: float(v) / len(plan) for name, v in sums.items()}
+        if not math.isfinite(metrics["train/loss"]):
+            raise TrainingFailed(
+                f"The loss was {metrics['train/loss']} in epoch {epoch}: try a lower learning rate than {t.lr:g}."
+            )
+        elapsed = time.perf_counter() - began
+        metrics |= {
+            "train/sim_positive": float(statistics.pos_mean),
+            "train/sim_negative": float(statistics.neg_mean),
+            "margin/epsilon": float(margin.epsilon),
+            "margin/beta": float(margin.beta),
+            "train/lr": self.optimizer.param_groups[0]["lr"],
+            "time/images_per_s": len(plan) * t.batch_size / elapsed,
+        }
+        return metrics, statistics
+
+    def report(self, report: Report, epoch: int, metrics: dict[str, float], margin: Margin) -> bool:
+        validation = self.data.validation
+        with self.clock.step("evaluation"):
+            embeddings = embed(
+                self.network, validation, self.training, self.data.mean, self.data.std, self.device
+            )
+        go_on = True
+        if distributed.rank() == 0:
+            began = time.perf_counter()
+            scores = evaluate(embeddings, validation)
+            spent = self.clock.seconds()
+            spent["evaluation"] = spent.get("evaluation", 0.0) + time.perf_counter() - began
+            metrics = {**metrics, **{f"val/{k}": v for k, v in scores.items()}}
+            metrics |= {f"time/{k}_s": v for k, v in spent.items()}
+            go_on = report(epoch, metrics, State(epoch, self.network, self.optimizer, margin, embeddings, validation))
+        return distributed.broadcast_flag(go_on)
+
+
+def forward(network: nn.Module, images: Tensor) -> Tensor:
+    """Embeddings [B, D] in float32; bfloat16 inside the network on a GPU."""
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.is_cuda):
+        out: Tensor = network(images)
+    return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+
+
+def load_pixels(
+    subset: Subset, positions: np.ndarray, device: torch.device, format: torch.memory_format = torch.contiguous_format
+) -> Tensor:
+    """A batch from the page cache: uint8 [B, C, H, W] on the device."""
+    pixels = torch.from_numpy(subset.pixels[subset.rows[positions]])
+    if device.type == "cuda":
+        pixels = pixels.pin_memory().to(device, non_blocking=True, memory_format=format)
+    return pixels
+
+
+@torch.no_grad()
+def embed(
+    network: nn.Module,
+    subset: Subset,
+    training: Training,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+    batch: int = 256,
+) -> Tensor:
+    """Embeddings of all images of a subset, [n, D] float32 on the CPU of every rank; the ranks share the work."""
+    network.eval()
+    world, rank = distributed.world(), distributed.rank()
+    block = -(-len(subset) // world)
+    # Every rank embeds as many images: the last one pads with the first image, which is cut off again.
+    mine = np.arange(rank * block, (rank + 1) * block)
+    mine[mine >= len(subset)] = 0
+    parts = []
+    for start in range(0, block, batch):
+        images = load_pixels(subset, mine[start : start + batch], device)
+        parts.append(forward(network, training.augment.evaluate(images, mean, std)))
+    return distributed.gather(torch.cat(parts))[: len(subset)].cpu()

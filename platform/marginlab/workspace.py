@@ -1,0 +1,89 @@
+"""Where everything of a user lives: one folder.
+
+    data/<dataset>-<id>/     packed datasets; raw/<dataset>-<id>/ rendered phantoms
+    studies/<study>/         study.json, optuna.db, runs/, summary.json, report/
+    mlflow.db, mlruns/       the tracking store, unless a server is used
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from marginlab.data.packed import PackedDataset
+from marginlab.data.readers import reader as reader_named
+from marginlab.data.store import prepare
+from marginlab.study import Dataset, Study
+from marginlab.values import InputError, fingerprint
+
+Progress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | str) -> Workspace:
+        return cls(Path(root).absolute())
+
+    def study(self, name: str) -> Path:
+        return self.root / "studies" / name
+
+    def studies(self) -> list[str]:
+        return sorted(p.parent.name for p in (self.root / "studies").glob("*/study.json"))
+
+    def packed(self, dataset: Dataset) -> Path:
+        """The folder of a packed dataset. It is named after all that decides its content."""
+        return self.root / "data" / f"{dataset.name}-{self._id(dataset)}"
+
+    def raw(self, dataset: Dataset) -> Path:
+        """The folder of raw files: the data provider's, or where the phantom is rendered."""
+        return Path(dataset.root).expanduser() if dataset.root else self.root / "raw" / f"{dataset.name}-{self._id(dataset)}"
+
+    @staticmethod
+    def _id(dataset: Dataset) -> str:
+        resolved = dataclasses.replace(dataset, root=str(Path(dataset.root).expanduser().absolute())) if dataset.root else dataset
+        return fingerprint(resolved, 10)
+
+    def render(self, dataset: Dataset, progress: Progress) -> None:
+        """Write a phantom's raw files, whole or not at all."""
+        from marginlab.data.phantom import write
+
+        raw = self.raw(dataset)
+        if dataset.phantom is None or raw.exists():
+            return
+        partial = raw.with_name(raw.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        write(dataset.phantom, partial, progress=lambda done, total: progress(f"phantom {dataset.name}", done, total))
+        partial.rename(raw)
+
+    def prepare(self, dataset: Dataset, progress: Progress, unreadable_limit: float = 0.01) -> PackedDataset:
+        """The packed dataset, prepared first where it is not there yet."""
+        folder = self.packed(dataset)
+        if folder.exists():
+            return PackedDataset.open(folder)
+        self.render(dataset, progress)
+        return prepare(
+            dataset.reader or reader_named(dataset.name),
+            self.raw(dataset),
+            folder,
+            name=dataset.name,
+            size=dataset.size,
+            label=dataset.label,
+            unreadable_limit=unreadable_limit,
+            phantom=None if dataset.phantom is None else f"{type(dataset.phantom).__name__} v{dataset.phantom.version}",
+            progress=lambda done, total: progress(f"prepare {dataset.name}", done, total),
+        )
+
+    def check_sources(self, study: Study) -> None:
+        """Fail before anything starts where a raw folder or reader is missing."""
+        for dataset in study.datasets:
+            if not self.packed(dataset).exists():
+                if dataset.reader is None:
+                    reader_named(dataset.name)
+                if dataset.root and not self.raw(dataset).is_dir():
+                    raise InputError(f"Dataset {dataset.name!r}: there is no folder {self.raw(dataset)}.")
