@@ -51,7 +51,7 @@ $(INSTALLED): locks/$(LOCK).txt pyproject.toml | $(BIN)/python
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
-	  echo "MarginLab needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || echo missing)." \
+	  echo "MarginLab needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$( ($(PYTHON) -V) 2>/dev/null || echo not there)." \
 	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
