@@ -1,0 +1,79 @@
+"""One image file to uint8 pixels. Pillow and numpy alone, so that a decoding process starts quickly."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "TIFF")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What is done with every image: crop, resize, grey or colour."""
+
+    root: Path
+    size: int
+    channels: int
+    crop: int | None
+
+    def __call__(self, task: tuple[str, bool]) -> np.ndarray | str:
+        """``task``: path relative to root, and whether to mirror. uint8 [C, size, size], or why it cannot be read.
+
+        The reason names no file: it is published with the dataset.
+        """
+        path, flip = task
+        file = (self.root / path).resolve()
+        if not file.is_relative_to(self.root.resolve()):
+            return "the path points outside the raw folder"
+        if not file.is_file():
+            return "the file does not exist"
+        if file.stat().st_size == 0:
+            return "the file is empty"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(file, formats=FORMATS) as image:
+                    pixels = self._pixels(image)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return f"the image has more than {Image.MAX_IMAGE_PIXELS} pixels"
+        except UnidentifiedImageError:
+            return f"the file is no {', '.join(FORMATS)} image"
+        except _Unreadable as e:
+            return str(e)
+        except Exception as e:  # a damaged file can raise anything in its decoder; the next image does not care
+            return f"the image is truncated or damaged ({type(e).__name__})"
+        return np.ascontiguousarray(pixels[:, :, ::-1] if flip else pixels)
+
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        image = eight_bit(image).convert("L" if self.channels == 1 else "RGB")
+        side = self.crop
+        if side and min(image.size) >= side:
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
+        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)  # averages where it shrinks
+        pixels = np.asarray(image)
+        return pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+class _Unreadable(Exception):
+    pass
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """The image in 8 bits per channel, alpha dropped. 16-bit grey is divided by 257 and rounded: 65535 becomes 255.
+
+    Colour becomes grey later by Pillow's "L", 0.299 R + 0.587 G + 0.114 B.
+    """
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise _Unreadable("the image has more than 16 bits per pixel")
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise _Unreadable("the image holds floating-point pixels; use 8 or 16 bits")
+    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")

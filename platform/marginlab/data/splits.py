@@ -1,0 +1,61 @@
+"""Who is trained on, validated on and tested on: always whole subjects, whatever the label is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from marginlab.values import InputError
+
+FOLDS = 5
+
+
+def subject_folds(subjects: Sequence[str], count: int = FOLDS) -> np.ndarray:
+    """Fold of each image, int8 [n]: subjects by falling number of images, each to the fold that has the fewest.
+
+    This is scikit-learn's GroupKFold, but for one point: subjects with equally many images come in the order of their
+    identifiers. There they come in the order of an unstable sort, which depends on the processor.
+    """
+    names, inverse, sizes = np.unique(np.asarray(subjects, dtype=str), return_inverse=True, return_counts=True)
+    load = np.zeros(count, dtype=np.int64)
+    fold = np.empty(len(names), dtype=np.int8)
+    for group in np.argsort(-sizes, kind="stable"):
+        fold[group] = np.argmin(load)
+        load[fold[group]] += sizes[group]
+    return fold[inverse]
+
+
+def with_folds(rows: pl.DataFrame, place: str) -> pl.DataFrame:
+    """The records with a column ``fold``: 0..4 for the training split, null for the test split."""
+    leak_check(rows, place)
+    train = (rows["split"] == "train").to_numpy()
+    subjects = rows.filter(pl.col("split") == "train")["subject"]
+    if subjects.n_unique() < FOLDS:
+        raise InputError(
+            f"{place}: the training split has {subjects.n_unique()} subjects; {FOLDS} folds need at least {FOLDS}."
+        )
+    if train.all():
+        raise InputError(f"{place}: the test split is empty; no image belongs to it.")
+    fold = np.full(len(rows), -1, dtype=np.int8)
+    fold[train] = subject_folds(subjects.to_list())
+    rows = rows.with_columns(pl.Series("fold", fold)).with_columns(pl.col("fold").replace(-1, None))
+    leak_check(rows, place)
+    return rows
+
+
+def leak_check(rows: pl.DataFrame, place: str) -> None:
+    """Refuse a subject whose images are on two sides of the test split, or in two folds."""
+    for column in ("split", "fold"):
+        if column not in rows.columns:
+            continue
+        sides = rows.group_by("subject", maintain_order=True).agg(pl.col(column).unique(maintain_order=True))
+        torn = sides.filter(pl.col(column).list.len() > 1)
+        if len(torn):
+            subject, values = torn.row(0)
+            what = " and ".join(f"{column} {v}" for v in values)
+            raise InputError(
+                f"{place}: the subject {subject} is in {what} ({len(torn)} such subjects); "
+                f"put all images of a subject in one {column}."
+            )
