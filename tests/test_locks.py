@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where it is not called as what is imported
+MLFLOW_RAISES = {
+    "requests",
+    "sqlalchemy",
+}  # dependencies of mlflow, imported to catch their errors where it lets them out
 CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 both = pytest.mark.parametrize("lock", ["cpu", "gpu"])
 
@@ -50,3 +57,17 @@ def test_the_cpu_lock_is_the_gpu_lock_without_cuda() -> None:
     cpu, gpu = ({str(r) for r in locked(lock)} for lock in ("cpu", "gpu"))
     assert gpu - cpu == {r for r in gpu if CUDA.match(r)} != set()
     assert cpu <= gpu
+
+
+def test_the_package_imports_nothing_that_is_not_declared() -> None:
+    imported: dict[str, str] = {}
+    for path in sorted((ROOT / "platform" / "marginlab").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            imported |= {name.split(".")[0]: str(path.relative_to(ROOT)) for name in names}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    ours = {*sys.stdlib_module_names, "marginlab", *MLFLOW_RAISES}
+    known = {name for name in imported if canonicalize_name(DISTRIBUTION.get(name, name)) in declared}
+    assert {name: path for name, path in imported.items() if name not in ours | known} == {}
