@@ -83,7 +83,7 @@ FINISHED = "finished"
 class Book:
     """The searches of a study, over one storage of which it is the only writer."""
 
-    def __init__(self, plan: Plan, storage: str, session: str = "") -> None:
+    def __init__(self, plan: Plan, storage: str | optuna.storages.BaseStorage, session: str = "") -> None:
         """``session``: tokens that begin with it belong to workers that are alive; other unended trials are orphans."""
         self.plan, self.rules = plan, plan.study.search
         self.live: dict[str, _Live] = {}

@@ -45,7 +45,7 @@ def value(cls: type[T]) -> type[T]:
         except TypeError as e:  # a required field is missing, or given twice
             raise InputError(f"{cls.__name__}: {str(e).replace('__init__() ', '')}.") from None
         for f in dataclasses.fields(cls):
-            object.__setattr__(self, f.name, _checked(cls.__name__, f.name, str(f.type), getattr(self, f.name)))
+            object.__setattr__(self, f.name, _checked(cls.__name__, f.name, _annotation(f.type), getattr(self, f.name)))
         check = getattr(self, "check", None)
         if check is not None:
             check()
@@ -58,6 +58,11 @@ def unknown_field(owner: str, name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{owner} has no field {name!r}; its fields are {', '.join(names) or 'none'}.{hint}"
+
+
+def _annotation(kind: Any) -> str:
+    """A field's annotation as text, whether or not its module postpones annotations."""
+    return str(kind.__name__) if isinstance(kind, type) else str(kind)
 
 
 def _checked(owner: str, name: str, annotation: str, v: Any) -> Any:
@@ -132,19 +137,25 @@ def stable_seed(*parts: Any) -> int:
 
 def at_path(v: Any, path: str) -> Any:
     """The field at a dotted path, such as ``margin.k_delta``."""
-    for i, part in enumerate(path.split(".")):
-        v = getattr(_owner(v, part, path, i), part)
+    for part in path.split("."):
+        v = getattr(_owner(v, part, path), part)
     return v
 
 
 def with_path(v: T, path: str, new: Any) -> T:
     """A copy of the value with the field at a dotted path replaced (and checked again)."""
-    head, _, rest = path.partition(".")
-    _owner(v, head, path, 0)
-    return dataclasses.replace(v, **{head: with_path(getattr(v, head), rest, new) if rest else new})  # type: ignore[type-var]
+    owners: list[Any] = [v]
+    parts = path.split(".")
+    for depth, part in enumerate(parts):
+        _owner(owners[-1], part, path)
+        if depth < len(parts) - 1:
+            owners.append(getattr(owners[-1], part))
+    for owner, part in zip(reversed(owners), reversed(parts), strict=True):
+        new = dataclasses.replace(owner, **{part: new})
+    return new  # type: ignore[no-any-return]
 
 
-def _owner(v: Any, part: str, path: str, depth: int) -> Any:
+def _owner(v: Any, part: str, path: str) -> Any:
     names = [f.name for f in dataclasses.fields(v)] if dataclasses.is_dataclass(v) else []
     if part not in names:
         raise InputError(f"The path {path!r} leads nowhere: {unknown_field(type(v).__name__, part, names)}")
