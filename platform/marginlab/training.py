@@ -124,7 +124,7 @@ def fit(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trainer = _Trainer(run, data, device)
     if resume is None:
-        margin, done = trainer.start_margin(), 0
+        margin, done = run.training.margin.start(), 0
         if not trainer.report(report, 0, {}, margin):
             return
     else:
@@ -151,9 +151,6 @@ class _Trainer:
         )
         self.clock = Clock(device)
 
-    def start_margin(self) -> Margin:
-        return self.training.margin.start().to(self.device)
-
     def restore(self, tensors: dict[str, Tensor]) -> tuple[Margin, int]:
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
         for key, tensor in tensors.items():
@@ -166,8 +163,7 @@ class _Trainer:
             index, name = key.split("/")
             state.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        margin = Margin(tensors["margin/epsilon"], tensors["margin/beta"]).to(self.device)
-        return margin, int(tensors["epoch"])
+        return Margin(tensors["margin/epsilon"], tensors["margin/beta"]), int(tensors["epoch"])
 
     def train_epoch(self, epoch: int, margin: Margin) -> tuple[dict[str, float], Statistics]:
         began = time.perf_counter()
@@ -223,8 +219,7 @@ class _Trainer:
         metrics |= {
             "train/sim_positive": float(statistics.pos_mean),
             "train/sim_negative": float(statistics.neg_mean),
-            "margin/epsilon": float(margin.epsilon),
-            "margin/beta": float(margin.beta),
+            **{f"margin/{slot}": float(getattr(margin, slot)) for slot in t.margin.sets},
             "train/lr": self.optimizer.param_groups[0]["lr"],
             "time/images_per_s": len(plan) * t.batch_size / elapsed,
         }
@@ -244,6 +239,7 @@ class _Trainer:
             spent["evaluation"] = spent.get("evaluation", 0.0) + time.perf_counter() - began
             metrics = {**metrics, **{f"val/{k}": v for k, v in scores.items()}}
             metrics |= {f"time/{k}_s": v for k, v in spent.items()}
+            metrics = {k: v for k, v in metrics.items() if math.isfinite(v)}
             go_on = report(epoch, metrics, State(epoch, self.network, self.optimizer, margin, embeddings, validation))
         return distributed.broadcast_flag(go_on)
 

@@ -51,11 +51,11 @@ class Workspace:
 
     def render(self, dataset: Dataset, progress: Progress) -> None:
         """Write a phantom's raw files, whole or not at all."""
-        from marginlab.data.phantom import write
-
         raw = self.raw(dataset)
         if dataset.phantom is None or raw.exists():
             return
+        from marginlab.data.phantom import write
+
         partial = raw.with_name(raw.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         write(dataset.phantom, partial, progress=lambda done, total: progress(f"phantom {dataset.name}", done, total))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 import uuid
 from pathlib import Path
@@ -99,7 +100,7 @@ def decider(config: dict[str, Any], index: int) -> Decide:
     def decide(epoch: int, row: dict[str, Any]) -> bool:
         if not finals:
             finals.extend(_last(Path(f), objective) for f in config["folders"][:index])
-        value = (sum(finals) + float(row[objective])) / (index + 1)
+        value = (sum(finals) + float(row.get(objective, math.nan))) / (index + 1)
         return bool(ray.get(actor.report.remote(token, index * config["max_epochs"] + epoch, value)))
 
     return decide

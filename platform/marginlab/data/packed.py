@@ -70,14 +70,39 @@ class PackedDataset:
         phantom: str | None = self.info["phantom"]
         return phantom
 
+    @property
+    def channels(self) -> int:
+        return int(self.info["channels"])
+
+    @property
+    def size(self) -> int:
+        """Pixels per side, as stored."""
+        return int(self.info["size"])
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of pixel / 255."""
+        return tuple(self.info["mean"])
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return tuple(self.info["std"])
+
+    def require(self, fingerprint: str) -> None:
+        """Refuse to serve a run that was made for another dataset."""
+        if fingerprint != self.fingerprint:
+            raise InputError(
+                f"{self.folder} holds the dataset {self.fingerprint}, but the run was made for {fingerprint}: "
+                "prepare that dataset again, or give the study a new name."
+            )
+
     def fold(self, index: int) -> Data:
         """What one training may see: fold ``index`` validates, the other folds train, the test split is absent."""
         if index not in range(FOLDS):
             raise InputError(f"The dataset {self.name} has the folds 0 to {FOLDS - 1}; there is no fold {index}.")
         train = self._subset(pl.col("fold") != index)
         validation = self._subset(pl.col("fold") == index)
-        mean, std = tuple(self.info["mean"]), tuple(self.info["std"])
-        return Data(train, validation, mean, std, self.fingerprint, self.info["channels"], self.info["size"])
+        return Data(train, validation, self.mean, self.std, self.fingerprint, self.channels, self.size)
 
     def test(self) -> Subset:
         return self._subset(pl.col("split") == "test")
