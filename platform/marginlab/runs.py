@@ -86,9 +86,7 @@ class RunFolder:
     def best_weights(self) -> tuple[dict[str, Tensor], int]:
         """The best network's weights and its epoch."""
         path = self.path / "best.safetensors"
-        with safe_open(path, framework="pt") as f:
-            epoch = int(f.metadata()["epoch"])
-        return load_file(path), epoch
+        return load_file(path), int(_note(path)["epoch"])
 
 
 class Recorder:
@@ -100,8 +98,7 @@ class Recorder:
         rows = folder.epochs()
         last = self.path / "last.safetensors"
         if last.exists():
-            with safe_open(last, framework="pt") as f:
-                row = json.loads(f.metadata()["row"])
+            row = _note(last)
             rows = [r for r in rows if r["epoch"] < row["epoch"]] + [row]
         else:
             rows = []
@@ -120,12 +117,11 @@ class Recorder:
         row: dict[str, Any] = {"epoch": epoch, "time": time.time(), **metrics}
         self.rows.append(row)
         if self.best is row:
-            meta = {"epoch": str(epoch), OBJECTIVE: repr(row[OBJECTIVE])}
-            _save(self.path / "best.safetensors", state.weights(), meta)
+            _save(self.path / "best.safetensors", state.weights(), {"epoch": epoch, OBJECTIVE: row[OBJECTIVE]})
             write_embeddings(self.path / "embeddings" / "validation.parquet", state.embeddings, state.subset)
         # The checkpoint cannot time its own writing: it knows the seconds up to here, the row's last word adds the rest.
         row["time/checkpoint_s"] = time.perf_counter() - began
-        _save(self.path / "last.safetensors", state.tensors(), {"row": json.dumps(row)})
+        _save(self.path / "last.safetensors", state.tensors(), row)
         append_line(self.path / "epochs.jsonl", row)
 
     def finish(self, state: str, reason: str = "", metrics: dict[str, float] | None = None) -> dict[str, Any]:
@@ -145,11 +141,17 @@ class Recorder:
         return result
 
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    # safetensors refuses tensors that share memory or are not contiguous.
+def _save(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+    # safetensors refuses tensors that share memory or are not contiguous, and writes several metadata in any order.
     whole = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     with aside(path) as temporary:
-        save_file(whole, temporary, metadata=metadata)
+        save_file(whole, temporary, metadata={"note": json.dumps(note)})
+
+
+def _note(path: Path) -> dict[str, Any]:
+    """What :func:`_save` wrote beside the tensors."""
+    with safe_open(path, framework="pt") as f:
+        return dict(json.loads(f.metadata()["note"]))
 
 
 def write_embeddings(path: Path, embeddings: Tensor, subset: Subset) -> None:

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from marginlab.files import append_line, aside, read_lines
+from marginlab.runs import Recorder, RunFolder, read_embeddings
+from marginlab.training import fit
+from marginlab.values import InputError
+from tests.tiny import Keep, timeless, tiny_data, tiny_run
+
+
+def record(path: Path, stop: int | None = None, resume: bool = False) -> RunFolder:
+    folder = RunFolder.create(path, tiny_run(), {"kind": "trial"})
+    recorder = Recorder(folder)
+
+    def report(epoch, metrics, state):
+        recorder.epoch(epoch, metrics, state)
+        return epoch != stop
+
+    fit(folder.run, tiny_data(), report, resume=folder.checkpoint(), device="cpu")
+    if stop is None:
+        recorder.finish("complete")
+    return folder
+
+
+def test_a_folder_holds_what_fit_reported(tmp_path: Path) -> None:
+    seen = Keep()
+    fit(tiny_run(), tiny_data(), seen, device="cpu")
+    folder = RunFolder.open(record(tmp_path / "run").path)
+    assert folder.run == tiny_run() and folder.labels == {"kind": "trial"}
+    assert [timeless(r) for r in folder.epochs()] == [timeless(r) for r in seen.rows]
+    best = max(seen.rows, key=lambda r: (r["val/map"], -r["epoch"]))
+    result = folder.result()
+    assert result["state"] == "complete" and result["epochs"] == 3 and result["last"] == seen.rows[-1]["val/map"]
+    assert result["best"] == best["val/map"] and result["best_epoch"] == best["epoch"]
+    weights, epoch = folder.best_weights()
+    assert epoch == best["epoch"]
+    assert all(torch.equal(v, seen.states[epoch][f"network/{k}"]) for k, v in weights.items())
+    frame = folder.embeddings("validation")
+    assert read_embeddings(frame).shape == (len(tiny_data().validation), 16) and frame.columns == ["row", "label", "months", "embedding"]
+    assert not list((tmp_path / "run").glob(".*"))  # nothing half-written is left
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_an_interrupted_folder_ends_as_an_undisturbed_one(tmp_path: Path, epoch: int) -> None:
+    whole = record(tmp_path / "whole")
+    part = record(tmp_path / "part", stop=epoch)
+    # Killed between the checkpoint and the row, and in the middle of writing a row.
+    lines = (part.path / "epochs.jsonl").read_text().splitlines(keepends=True)
+    (part.path / "epochs.jsonl").write_text("".join(lines[:-1]) + lines[-1][:25])
+    record(tmp_path / "part")
+    assert [timeless(r) for r in part.epochs()] == [timeless(r) for r in whole.epochs()]
+    assert (part.path / "best.safetensors").read_bytes() == (whole.path / "best.safetensors").read_bytes()
+    assert part.embeddings("validation").equals(whole.embeddings("validation"))
+    last = [f.checkpoint() for f in (part, whole)]
+    assert all(torch.equal(last[0][k], last[1][k]) for k in last[1])
+
+
+def test_rows_beyond_the_checkpoint_are_trained_again(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run", stop=1)
+    append_line(folder.path / "epochs.jsonl", {"epoch": 2, "val/map": 9.0})
+    assert [r["epoch"] for r in Recorder(folder).rows] == [0, 1]
+    assert [r["epoch"] for r in folder.epochs()] == [0, 1]
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, tiny_run(), {})
+    with pytest.raises(InputError, match="holds the run"):
+        RunFolder.create(tmp_path, tiny_run(seed=2), {})
+
+
+def test_attempts_are_counted_between_finished_epochs(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, tiny_run(), {})
+    assert [folder.begin_attempt() for _ in range(3)] == [1, 2, 3]
+    append_line(tmp_path / "epochs.jsonl", {"epoch": 0})
+    assert folder.begin_attempt() == 1
+
+
+def test_files_are_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "file.json"
+    with pytest.raises(RuntimeError), aside(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert not path.exists() and list(path.parent.iterdir()) == []
+    append_line(tmp_path / "lines", {"a": 1})
+    with (tmp_path / "lines").open("a") as f:
+        f.write('{"a": 2, "b"')
+    append_line(tmp_path / "lines", {"a": 3})
+    assert read_lines(tmp_path / "lines") == [{"a": 1}, {"a": 3}]
+    assert json.loads((tmp_path / "lines").read_text().splitlines()[-1]) == {"a": 3}
