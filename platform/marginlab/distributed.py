@@ -1,0 +1,98 @@
+"""Collectives with gradients. In a single process every function here is free and changes nothing but a dtype.
+
+How gradients add up. Every rank computes the *global* loss and calls ``backward`` on it, so a sum of W equal losses is
+differentiated, W times the true gradient; ``torch.nn.parallel.DistributedDataParallel`` then averages the parameter
+gradients over the W ranks. The two cancel: the parameter gradient is that of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+T = TypeVar("T")
+
+
+def is_distributed() -> bool:
+    """Whether there is more than one rank."""
+    return world() > 1
+
+
+def world() -> int:
+    """The number of ranks; 1 where torch.distributed is not initialised."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = x.shape[0]
+        x = x.contiguous()
+        parts = [torch.empty_like(x) for _ in range(world())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # Every rank used my rows, so my gradient is the sum over ranks. An all-reduce and not a reduce-scatter: gloo has
+        # no reduce-scatter in every torch release, and [B, D] is small beside the parameters.
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # All ranks hold the same incoming gradient, so their sum needs no communication.
+        return grad * world()
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all ranks, in rank order: [b, ...] -> [B, ...], B = b * world. All ranks must give the same shape.
+
+    The gradient of the own rows is the sum of what all ranks' losses send to them.
+    """
+    return cast(Tensor, _Gather.apply(x)) if is_distributed() else x  # type: ignore[no-untyped-call]
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of ``x`` over ranks, elementwise, in float64; the gradient is multiplied by the world size (see above)."""
+    x = x.double()
+    return cast(Tensor, _Total.apply(x)) if is_distributed() else x  # type: ignore[no-untyped-call]
+
+
+def broadcast_object(x: T, source: int = 0) -> T:
+    """What rank ``source`` passed, on every rank. The object is pickled, so keep it small."""
+    if not is_distributed():
+        return x
+    box = [x]
+    dist.broadcast_object_list(box, src=source)
+    return box[0]
+
+
+def broadcast_flag(flag: bool, source: int = 0) -> bool:
+    """The decision of rank ``source`` (go on or stop), on every rank."""
+    return bool(broadcast_object(bool(flag), source))
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if is_distributed():
+        dist.barrier()

@@ -1,0 +1,184 @@
+"""Who resembles whom in a batch, and who is whose: the one thing that losses and margin statistics are computed from.
+
+Legend: ``B`` global batch, ``b`` rows of this rank (B = b * world), ``D`` embedding, ``M`` most positives of an anchor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import normalize
+
+from marginlab import distributed
+
+
+class Positives(NamedTuple):
+    """The positives of each own anchor, side by side in M slots; slots past an anchor's last positive are padding."""
+
+    sim: Tensor  # [b, M], gradient flows
+    column: Tensor  # int64 [b, M], the global index of the positive
+    real: Tensor  # bool [b, M], False for padding
+
+
+class Classes(NamedTuple):
+    """The batch sorted by label. Nothing here depends on the device's answer."""
+
+    order: Tensor  # int64 [B], batch positions in the order of their labels
+    begin: Tensor  # int64 [B], where in ``order`` the class of each image begins
+    size: Tensor  # int64 [B], how many images the class of each image has
+
+    @classmethod
+    def of(cls, labels: Tensor) -> Classes:
+        by_label, order = torch.sort(labels, stable=True)
+        begin = torch.searchsorted(by_label, labels)
+        return cls(order, begin, torch.searchsorted(by_label, labels, right=True) - begin)
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What a loss says about one global batch; equal on all ranks. All are 0-d float64 tensors on the device."""
+
+    total: Tensor  # to be minimised
+    parts: dict[str, Tensor]  # the unweighted means that make up the total, detached
+    active: dict[str, Tensor]  # share of triplets or pairs (0..1) that the loss acts on, by part
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Similarities of this rank's anchors (rows) with everyone's embeddings (columns, in rank order).
+
+    Nothing below waits for the device: no ``.item()``, no index lists, no boolean indexing.
+    """
+
+    sim: (
+        Tensor  # [b, B] cosine; float64 for float64 embeddings, else float32. Gradient flows to every rank's embeddings
+    )
+    positive: Tensor  # bool [b, B], same label and not the same place in the batch
+    negative: Tensor  # bool [b, B], other label
+    first: Tensor  # bool [b, B], own global index < the column's: the rank of the smaller index owns an unordered pair
+    labels: Tensor  # int64 [B]
+    classes: Classes
+    start: int  # global index of this rank's first row
+    max_positives: int  # M
+
+    @classmethod
+    def of(cls, embeddings: Tensor, labels: Tensor, max_positives: int | None = None) -> Pairs:
+        """Pairs of the global batch from this rank's embeddings [b, D] and integer labels [b] (same b on every rank).
+
+        ``max_positives`` is the largest number of positives that any anchor of the *global* batch has; the sampler
+        knows it (images per identity - 1). If None it is read from the labels, which makes the host wait for the device.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            own = normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
+            every = distributed.gather(own)
+            sim = own @ every.T
+        everyone = distributed.gather(labels)
+        start = distributed.rank() * len(labels)
+        column = torch.arange(len(everyone), device=labels.device)
+        row = column[start : start + len(labels), None]
+        same = labels[:, None] == everyone
+        classes = Classes.of(everyone)
+        if max_positives is None:
+            max_positives = int(classes.size.max()) - 1
+        elif labels.device.type == "cpu" and classes.size.max() - 1 > max_positives:  # free to check only on a CPU
+            raise ValueError(
+                f"max_positives is {max_positives}, but an image of this batch has {classes.size.max() - 1} positives: "
+                "pass the sampler's images per identity minus one, or None to count them."
+            )
+        return cls(sim, same & (row != column), ~same, row < column, everyone, classes, start, max_positives)
+
+    def total(self, x: Tensor) -> Tensor:
+        """Sum over ranks in float64; differentiable so that DDP's averaged gradient is the exact one."""
+        return distributed.total(x)
+
+    def mean(self, total: Tensor, count: Tensor) -> Tensor:
+        """A global sum by its global count. 0, with a zero gradient, for the empty set (whose sum is 0)."""
+        return total / count.clamp(min=1)
+
+    @cached_property
+    def negative_pairs(self) -> Tensor:
+        """bool [b, B]: the unordered negative pairs {a, n} that this rank owns, each of the global batch once.
+
+        As published, pairs are taken from triplets: one exists if a *or* n has a positive. Two images that are both
+        alone in their classes form no pair. (In P x K batches nobody is alone, and every negative pair exists.)
+        """
+        partnered = self.classes.size > 1
+        return self.negative & self.first & (partnered[self.rows, None] | partnered)
+
+    @cached_property
+    def positive_pairs(self) -> Tensor:
+        """bool [b, B]: the unordered positive pairs that this rank owns."""
+        return self.positive & self.first
+
+    @property
+    def rows(self) -> slice:
+        """This rank's part of the global batch."""
+        return slice(self.start, self.start + len(self.sim))
+
+    def positives(self) -> Positives:
+        """The similarities of the positives as [b, M]: found by sorting labels, without a search through [b, B]."""
+        column, real = self._slots
+        return Positives(self.sim.gather(1, column), column, real)
+
+    @property
+    def triplet_count(self) -> Tensor:
+        """Number of ordered triplets (a, p, n) of the global batch, from the class sizes; 0-d float64, no communication."""
+        size = self.classes.size.double()
+        return ((size - 1) * (len(self.labels) - size)).sum()
+
+    @property
+    def negative_count(self) -> Tensor:
+        """Number of unordered negative pairs of the global batch, counted as :attr:`negative_pairs` has them."""
+        size = self.classes.size.double()
+        alone = (size == 1).sum()
+        return ((len(self.labels) - size).sum() - alone * (alone - 1)) / 2
+
+    @property
+    def positive_count(self) -> Tensor:
+        """Number of unordered positive pairs of the global batch."""
+        return (self.classes.size.double() - 1).sum() / 2
+
+    def chunks(self) -> Iterator[slice]:
+        """Row slices for elementwise work on [b, B]: as large as stays in a CPU's cache, or all rows on an accelerator."""
+        cells = 2**18 if self.sim.device.type == "cpu" else 2**26
+        step = max(1, cells // max(1, self.sim.shape[1]))
+        return (slice(i, i + step) for i in range(0, len(self.sim), step))
+
+    @cached_property
+    def _slots(self) -> tuple[Tensor, Tensor]:
+        order, begin, size = self.classes
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        slot = torch.arange(self.max_positives, device=order.device)
+        begin, size, place = (x[self.rows, None] for x in (begin, size, place))
+        behind_self = slot >= place - begin  # the anchor itself is no slot: those behind it move up by one
+        return order[(begin + slot + behind_self).clamp(max=len(order) - 1)], slot < size - 1
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, sim: Tensor, weight: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.dtype = sim.dtype
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        grad = grad.to(ctx.dtype)
+        return (torch.where(weight, grad, 0) if weight.dtype == torch.bool else weight * grad), None, None
+
+
+def linear(sim: Tensor, weight: Tensor, value: Tensor) -> Tensor:
+    """``value``, with ``weight`` as its gradient with respect to ``sim``.
+
+    For losses that are linear in the similarities between decisions: the decisions, hence the weights [b, B] (bool for
+    0 and 1), are made without a graph, in place and in chunks; the graph holds nothing else.
+    """
+    return cast(Tensor, _Linear.apply(sim, weight, value))  # type: ignore[no-untyped-call]

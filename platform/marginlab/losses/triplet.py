@@ -1,0 +1,92 @@
+"""The triplet loss on the hypersphere, with the mining of the AdaTriplet paper's code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from marginlab.losses.pairs import LossTerms, Pairs, linear
+from marginlab.values import InputError, value
+
+if TYPE_CHECKING:
+    from marginlab.margins import Margin
+
+MINING = {
+    "semihard": "0 < gap <= epsilon",
+    "all": "gap <= epsilon",
+    "hard": "gap <= 0",
+    "easy": "gap > epsilon (their loss is 0: nothing is learnt from them)",
+}
+
+
+@value
+class Triplet:
+    """mean over active triplets of (sim_an - sim_ap + epsilon).
+
+    A triplet (a, p, n) is ordered; its gap is sim_ap - sim_an. Active are the mined triplets whose loss is above 0, as
+    pytorch-metric-learning's TripletMarginMiner with ThresholdReducer(low=0) has it; without any, the loss is 0.
+    """
+
+    mining: str = "semihard"
+    slots: ClassVar[tuple[str, ...]] = ("epsilon",)
+
+    def check(self) -> None:
+        check_mining("Triplet", self.mining)
+
+    def __call__(self, pairs: Pairs, margin: Margin) -> LossTerms:
+        loss, active = pairs.total(triplet_sums(pairs, margin.epsilon, self.mining)).unbind()
+        mean = pairs.mean(loss, active)
+        share = pairs.mean(active.detach(), pairs.triplet_count)
+        return LossTerms(mean, {"triplet": mean.detach()}, {"triplet": share})
+
+
+def check_mining(owner: str, mining: str) -> None:
+    if mining not in MINING:
+        kinds = "; ".join(f"{k}: {v}" for k, v in MINING.items())
+        raise InputError(f"{owner}.mining cannot be {mining!r}; choose one of {kinds}.")
+
+
+def triplet_sums(pairs: Pairs, epsilon: Tensor, mining: str) -> Tensor:
+    """Of this rank's anchors, float64 [2]: the summed loss of the active triplets, and their number.
+
+    The loss is linear between mining decisions: sum over active (a, p, n) of (sim_an - sim_ap + epsilon) equals
+    sum_ij weight_ij sim_ij + epsilon * number, where weight_an counts the active triplets of the pair {a, n} and
+    weight_ap is minus that of {a, p}. The weights are constants, so the gradient is exact, and no tensor is larger
+    than [b, B] though there are up to b * M * B triplets.
+    """
+    with torch.no_grad():
+        positives = pairs.positives()
+        # Neither padding nor what is not a negative can be active: its gap is infinite.
+        ap = positives.sim.masked_fill(~positives.real, float("inf"))
+        nowhere = pairs.sim.new_tensor(-float("inf"))
+        weight, number = torch.zeros_like(pairs.sim), torch.zeros_like(positives.sim)
+        linear_part = torch.zeros_like(pairs.sim[:, 0], dtype=torch.float64)
+        for rows in pairs.chunks():
+            sim = pairs.sim[rows]
+            an = torch.where(pairs.negative[rows], sim, nowhere)
+            _count_active(ap[rows], an, epsilon, mining, weight[rows], number[rows])
+            weight[rows].scatter_add_(1, positives.column[rows], -number[rows])  # padding adds 0
+            linear_part[rows] = (weight[rows] * sim).sum(1).double()
+        count = number.double().sum()
+        loss = linear_part.sum() + epsilon * count
+    return torch.stack([linear(pairs.sim, weight, loss), count])
+
+
+def _count_active(ap: Tensor, an: Tensor, epsilon: Tensor, mining: str, weight: Tensor, number: Tensor) -> None:
+    """Count the active triplets of each negative into weight [r, B] and of each positive into number [r, M].
+
+    ap: [r, M] similarities of the positives, an: [r, B] of the negatives. Comparisons write floats, not bools: torch has
+    vectorised kernels for the former alone, and counts up to 2**24 are exact.
+    """
+    gap, active = torch.empty_like(an), torch.empty_like(an)
+    for slot in range(0 if mining == "easy" else ap.shape[1]):
+        torch.sub(ap[:, slot, None], an, out=gap)
+        torch.lt(gap, epsilon, out=active)  # mined includes gap == epsilon, but a loss of 0 is not averaged over
+        if mining == "semihard":
+            active *= gap.gt_(0)
+        elif mining == "hard":
+            active *= gap.le_(0)
+        weight += active
+        number[:, slot] = active.sum(1)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from marginlab.losses import AdaTriplet, Pairs, Triplet
+from marginlab.margins import AutoMargin, FixedMargin, Margin, Statistics, fits
+from marginlab.values import InputError, from_json, to_json, value
+
+sys.path.insert(0, str(Path(__file__).parent / "losses"))
+import brute_force
+
+PLANE = {0: (1.0, 0.0), 1: (0.8, 0.6), 2: (0.6, 0.8), 3: (0.0, 1.0)}  # unit vectors whose products are easy
+
+
+def statistics(*images: tuple[int, int]) -> Statistics:
+    """Of one batch of (vector of PLANE, label)."""
+    x = torch.tensor([PLANE[v] for v, _ in images], dtype=torch.float64)
+    return Statistics.of(Pairs.of(x, torch.tensor([label for _, label in images])))
+
+
+def numbers(margin: Margin) -> tuple[float, float]:
+    return margin.epsilon.item(), margin.beta.item()
+
+
+@pytest.mark.parametrize("name", brute_force.LABELS)
+def test_statistics_are_those_of_the_loops(name: str) -> None:
+    for seed in range(3):
+        x, y = brute_force.batch(name, seed)
+        sim, n = brute_force.similarities(x.detach()), range(len(y))
+        gaps = [sim[a, p] - sim[a, q] for a, p, q in brute_force.triplets(y)]
+        negatives = [sim[i, j] for i, j in brute_force.negative_pairs(y)]
+        positives = [sim[i, j] for i in n for j in n if i < j and y[i] == y[j]]
+        got = Statistics.of(Pairs.of(x, y))
+        want = [[float(sum(terms)), len(terms)] for terms in (gaps, negatives, positives)]
+        torch.testing.assert_close(got.sums, torch.tensor(want, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_statistics_add_up_over_batches() -> None:
+    total, gaps, count = Statistics(), 0.0, 0
+    for seed, name in enumerate(brute_force.LABELS):
+        x, y = brute_force.batch(name, seed)
+        sim = brute_force.similarities(x.detach())
+        terms = [float(sim[a, p] - sim[a, n]) for a, p, n in brute_force.triplets(y)]
+        gaps, count = gaps + sum(terms), count + len(terms)
+        total.add(Statistics.of(Pairs.of(x, y)))
+    assert total.gap_mean.item() == pytest.approx(gaps / count, abs=1e-12)
+    assert total.sums.dtype == torch.float64
+    assert Statistics().neg_mean.isnan()
+
+
+def test_automargin_over_three_epochs_by_hand() -> None:
+    policy = AutoMargin(k_delta=2, k_an=4, epsilon=0.3, beta=0.1)
+    margin = policy.start()
+    assert numbers(margin) == (0.3, 0.1)
+
+    # Epoch 0, one batch. sim_01 = 0.8 (positive), sim_03 = 0, sim_13 = 0.6. Gaps 0.8 and 0.2, mean 0.5. Negatives 0.3.
+    margin = policy.after_epoch(margin, statistics((0, 0), (1, 0), (3, 1)))
+    assert numbers(margin) == pytest.approx((0.5 / 2, 1 - 0.7 / 4), abs=1e-12)
+
+    # Epoch 1, two batches: the one above (two gaps, sum 1; two negatives, sum 0.6), and 0, 3 of a class against 1:
+    # sim_03 = 0, sim_01 = 0.8, sim_31 = 0.6: gaps -0.8 and -0.6, sum -1.4. Mean gap -0.4 / 4 = -0.1: epsilon is cut at 0.
+    # Negatives (0.6 + 1.4) / 4 = 0.5.
+    epoch = statistics((0, 0), (1, 0), (3, 1)).add(statistics((0, 7), (1, 9), (3, 7)))
+    margin = policy.after_epoch(margin, epoch)
+    assert numbers(margin) == pytest.approx((0.0, 1 - 0.5 / 4), abs=1e-12)
+
+    # Epoch 2: 0, 0 of one class, 2 and 3 alone: sim_02 = 0.6, sim_03 = 0, gaps 0.4 and 1 twice, mean 0.7. Negative pairs:
+    # 0.6 and 0 twice, mean 0.3; {2, 3}, with 0.8, is no pair because neither has a positive.
+    margin = policy.after_epoch(margin, statistics((0, 0), (0, 0), (2, 1), (3, 2)))
+    assert numbers(margin) == pytest.approx((0.7 / 2, 1 - 0.7 / 4), abs=1e-12)
+
+
+def test_an_epoch_without_a_triplet_leaves_the_margin() -> None:
+    policy = AutoMargin()
+    margin = Margin.of(0.125, 0.5)
+    for epoch in (Statistics(), statistics((0, 0), (1, 0)), statistics((0, 0), (1, 1))):
+        assert numbers(policy.after_epoch(margin, epoch)) == (0.125, 0.5)
+
+
+def test_a_fixed_margin_stays() -> None:
+    policy = FixedMargin(0.4)
+    assert numbers(policy.after_epoch(policy.start(), statistics((0, 0), (1, 0), (3, 1)))) == (0.4, 0.0)
+    assert FixedMargin(beta=None).start().beta.isnan()
+
+
+def test_policies_are_values() -> None:
+    for policy in (FixedMargin(0.3, None), AutoMargin(k_an=3)):
+        assert from_json(to_json(policy)) == policy
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AutoMargin(k_delta=0.5), "AutoMargin.k_delta must be 1 or more, not 0.5"),
+        (lambda: AutoMargin(k_an=0), "AutoMargin.k_an must be 1 or more, not 0.0"),
+        (lambda: FixedMargin(-0.1), "FixedMargin.epsilon must be in 0..2, not -0.1"),
+        (lambda: FixedMargin(beta=1.5), "FixedMargin.beta must be in -1..1, not 1.5"),
+    ],
+)
+def test_values_out_of_range_are_refused(make: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_a_policy_fits_when_it_sets_every_slot_the_loss_reads() -> None:
+    fits(Triplet(), FixedMargin(beta=None))
+    fits(Triplet(), AutoMargin())
+    fits(AdaTriplet(), FixedMargin())
+    fits(AdaTriplet(), AutoMargin())
+
+
+def test_a_policy_that_leaves_a_slot_open_is_refused_with_what_fits() -> None:
+    with pytest.raises(InputError) as refused:
+        fits(AdaTriplet(), FixedMargin(beta=None))
+    assert str(refused.value) == (
+        "AdaTriplet reads beta (the bound that the similarity of a negative pair should stay below; cosine, -1..1), which "
+        "FixedMargin(epsilon=0.25, beta=None) does not set: it sets epsilon (the gap wanted between the similarities of a "
+        "positive and of a negative pair; cosine, 0..2). What fits AdaTriplet: FixedMargin(epsilon=0.25, beta=0.0), "
+        "AutoMargin(k_delta=2.0, k_an=2.0, epsilon=0.25, beta=0.0); or take a loss that reads nothing but epsilon."
+    )
+
+
+def test_a_slot_nobody_sets_is_refused() -> None:
+    @value
+    class Angular:
+        slots: ClassVar[tuple[str, ...]] = ("angle",)
+
+    with pytest.raises(InputError, match=r"Angular reads angle, which AutoMargin.* no built-in policy"):
+        fits(Angular(), AutoMargin())
