@@ -15,10 +15,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where it is not called as what is imported
-MLFLOW_RAISES = {
-    "requests",
-    "sqlalchemy",
-}  # dependencies of mlflow, imported to catch their errors where it lets them out
+COMES_WITH = {
+    "markupsafe": "jinja2",
+    "requests": "mlflow",
+    "sqlalchemy": "mlflow",
+}  # part of what their dependents offer
 CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 both = pytest.mark.parametrize("lock", ["cpu", "gpu"])
 
@@ -68,6 +69,6 @@ def test_the_package_imports_nothing_that_is_not_declared() -> None:
             imported |= {name.split(".")[0]: str(path.relative_to(ROOT)) for name in names}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
-    ours = {*sys.stdlib_module_names, "marginlab", *MLFLOW_RAISES}
-    known = {name for name in imported if canonicalize_name(DISTRIBUTION.get(name, name)) in declared}
+    ours = {*sys.stdlib_module_names, "marginlab"}
+    known = {n for n in imported if canonicalize_name(DISTRIBUTION.get(n, COMES_WITH.get(n, n))) in declared}
     assert {name: path for name, path in imported.items() if name not in ours | known} == {}
