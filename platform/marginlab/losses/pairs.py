@@ -56,9 +56,7 @@ class Pairs:
     Nothing below waits for the device: no ``.item()``, no index lists, no boolean indexing.
     """
 
-    sim: (
-        Tensor  # [b, B] cosine; float64 for float64 embeddings, else float32. Gradient flows to every rank's embeddings
-    )
+    sim: Tensor  # [b, B] cosine, float32 (float64 if the embeddings are); gradient flows to every rank's embeddings
     positive: Tensor  # bool [b, B], same label and not the same place in the batch
     negative: Tensor  # bool [b, B], other label
     first: Tensor  # bool [b, B], own global index < the column's: the rank of the smaller index owns an unordered pair
