@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from marginlab.values import InputError, value
 
-GROUPS = 8
+GROUPS = 8  # of channels, for GroupNorm
+GRID = 4  # places per side that the last layer is averaged over
 
 
 class Unit(nn.Module):
@@ -19,35 +20,39 @@ class Unit(nn.Module):
 
 @value
 class SmallNetwork:
-    """Three convolutions that stride early, then global average pooling, a linear layer and the unit sphere.
+    """Four convolutions that stride early, averages over a 4 x 4 grid, a linear layer and the unit sphere.
 
-    GroupNorm looks at one image at a time, so the same images give the same numbers on any number of workers.
-    Made for images of about 64 x 64 pixels: at 1,200 of them, an epoch's forward and backward take about a second.
+    The grid, not one global average, because who is in a picture shows in where things are: on knee phantoms the same
+    training reached several times the mAP with it. GroupNorm looks at one image at a time, so the same images give the
+    same numbers on any number of workers. Made for images of about 64 x 64 pixels: an epoch over 1,200 of them takes
+    about a second, forward and backward, on one core.
     """
 
-    width: int = 32  # channels of the first layer; the others have twice as many
+    width: int = 32  # channels of the second layer; each layer has twice as many as the one before
     dim: int = 128
 
     def check(self) -> None:
-        if self.width < GROUPS or self.width % GROUPS:
-            raise InputError(f"SmallNetwork.width must be a positive multiple of {GROUPS}, not {self.width}.")
+        if self.width < 2 * GROUPS or self.width % (2 * GROUPS):
+            raise InputError(f"SmallNetwork.width must be a positive multiple of {2 * GROUPS}, not {self.width}.")
         if self.dim < 1:
             raise InputError(f"SmallNetwork.dim must be at least 1, not {self.dim}.")
 
     def build(self, channels: int) -> nn.Module:
         """A module from float [B, channels, H, W] to unit float32 [B, dim], initialised from torch's current RNG."""
         return nn.Sequential(
-            *_layer(channels, self.width, kernel=7, stride=4),
-            *_layer(self.width, 2 * self.width, kernel=3, stride=2),
-            *_layer(2 * self.width, 2 * self.width, kernel=3, stride=1),
-            nn.AdaptiveAvgPool2d(1),
+            *_layer(channels, self.width // 2, kernel=5),
+            *_layer(self.width // 2, self.width, kernel=3),
+            *_layer(self.width, 2 * self.width, kernel=3),
+            *_layer(2 * self.width, 4 * self.width, kernel=3),
+            nn.AdaptiveAvgPool2d(GRID),
             nn.Flatten(),
-            nn.Linear(2 * self.width, self.dim),
+            nn.Linear(4 * self.width * GRID**2, self.dim),
             Unit(),
         )
 
 
-def _layer(inputs: int, outputs: int, kernel: int, stride: int) -> tuple[nn.Module, ...]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+def _layer(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
+    """Halves the height and the width."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride=2, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv, nn.GroupNorm(GROUPS, outputs), nn.ReLU(inplace=True)
