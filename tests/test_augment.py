@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+
 from marginlab.augment import COLUMNS, NOISE_OFFSETS, Augment
 from marginlab.values import InputError, fingerprint, from_json, stable_seed, to_json
-from scipy import ndimage
 
 torch.set_num_threads(1)
 

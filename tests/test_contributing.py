@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+
 from marginlab.data.raw import COLUMNS, REQUIRED
 from marginlab.losses import Pairs
 from marginlab.margins import FixedMargin, Margin, Statistics

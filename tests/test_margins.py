@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+
 from marginlab.losses import AdaTriplet, Pairs, Triplet
 from marginlab.margins import AutoMargin, FixedMargin, Margin, Statistics, fits
 from marginlab.values import InputError, from_json, to_json, value

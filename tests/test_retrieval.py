@@ -5,12 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from sklearn.metrics import average_precision_score
+
 from marginlab import retrieval
 from marginlab.data.subset import Subset
 from marginlab.retrieval import Ranking, concatenate, evaluate, unit
 from marginlab.values import InputError
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-from sklearn.metrics import average_precision_score
 
 torch.set_num_threads(1)
 

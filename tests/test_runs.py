@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from marginlab.files import append_line, aside, read_lines
 from marginlab.runs import Recorder, RunFolder, read_embeddings
 from marginlab.training import fit
@@ -38,7 +39,12 @@ def test_a_folder_holds_what_fit_reported(tmp_path: Path) -> None:
     assert epoch == best["epoch"]
     assert all(torch.equal(v, seen.states[epoch][f"network/{k}"]) for k, v in weights.items())
     frame = folder.embeddings("validation")
-    assert read_embeddings(frame).shape == (len(tiny_data().validation), 16) and frame.columns == ["row", "label", "months", "embedding"]
+    assert read_embeddings(frame).shape == (len(tiny_data().validation), 16) and frame.columns == [
+        "row",
+        "label",
+        "months",
+        "embedding",
+    ]
     assert not list((tmp_path / "run").glob(".*"))  # nothing half-written is left
 
 

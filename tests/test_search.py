@@ -17,7 +17,9 @@ EPOCHS = 4
 
 
 def plan_of(budget: int = 24, folds: tuple = (0,), **search: Any) -> Plan:
-    rules = Search(epochs_budget=budget, max_epochs=EPOCHS, folds=folds, startup_trials=3, pruner_startup_trials=2, **search)
+    rules = Search(
+        epochs_budget=budget, max_epochs=EPOCHS, folds=folds, startup_trials=3, pruner_startup_trials=2, **search
+    )
     return a_plan(search=rules, arms=[AUTO, FIXED])
 
 

@@ -12,8 +12,14 @@ from marginlab.study import Arm, Comparison, Confirmation, Dataset, Resources, S
 from marginlab.training import Training
 from marginlab.values import InputError, fingerprint, from_json, to_json
 
-AUTO = Arm("ada/auto", Training(loss=AdaTriplet(), margin=AutoMargin()), space={"margin.k_delta": choice([1, 2, 4]), "loss.lam": uniform(0.2, 2)})
-FIXED = Arm("ada/fixed", Training(loss=AdaTriplet(), margin=FixedMargin()), space={"margin.epsilon": uniform(0.05, 0.6)})
+AUTO = Arm(
+    "ada/auto",
+    Training(loss=AdaTriplet(), margin=AutoMargin()),
+    space={"margin.k_delta": choice([1, 2, 4]), "loss.lam": uniform(0.2, 2)},
+)
+FIXED = Arm(
+    "ada/fixed", Training(loss=AdaTriplet(), margin=FixedMargin()), space={"margin.epsilon": uniform(0.05, 0.6)}
+)
 
 
 def a_study(**changes: Any) -> Study:
@@ -50,9 +56,18 @@ def test_spaces_are_optuna_distributions_and_round_trip(space: Any) -> None:
         (lambda: a_study(arms=[]), "at least one Arm"),
         (lambda: a_study(datasets=[]), "at least one Dataset"),
         (lambda: a_study(arms=[AUTO, AUTO]), "two arms are called 'ada-auto'"),
-        (lambda: a_study(datasets=[Dataset("oai", root="a"), Dataset("oai", root="b")]), "two datasets are called 'oai'"),
-        (lambda: a_study(comparison=Comparison(contrast=("ada/auto", "nothing"))), "names 'nothing'; the arms are ada/auto, ada/fixed"),
-        (lambda: Arm("a", Training(), space={"margin.k_detla": choice([1])}), "Arm 'a': The path 'margin.k_detla' leads nowhere.*k_delta"),
+        (
+            lambda: a_study(datasets=[Dataset("oai", root="a"), Dataset("oai", root="b")]),
+            "two datasets are called 'oai'",
+        ),
+        (
+            lambda: a_study(comparison=Comparison(contrast=("ada/auto", "nothing"))),
+            "names 'nothing'; the arms are ada/auto, ada/fixed",
+        ),
+        (
+            lambda: Arm("a", Training(), space={"margin.k_detla": choice([1])}),
+            "Arm 'a': The path 'margin.k_detla' leads nowhere.*k_delta",
+        ),
         (lambda: Arm("a", Training(), space={"margin.k_delta": choice([0.5, 2])}), "Arm 'a'"),
         (lambda: Arm("a", Training(), space={"margin.k_delta": choice([1, 4])}), "lies outside its space"),
         (lambda: Arm("a", Training(), space={"margin.k_delta": 3}), "must be choice"),
@@ -84,7 +99,12 @@ def test_starts_begin_with_the_published_default() -> None:
 
 def test_the_plan_counts_and_seeds() -> None:
     plan = a_plan()
-    assert [str(k) for k in plan.searches()] == ["oai/ada/auto/r0", "oai/ada/fixed/r0", "cxr14/ada/auto/r0", "cxr14/ada/fixed/r0"]
+    assert [str(k) for k in plan.searches()] == [
+        "oai/ada/auto/r0",
+        "oai/ada/fixed/r0",
+        "cxr14/ada/auto/r0",
+        "cxr14/ada/fixed/r0",
+    ]
     auto, fixed = plan.searches()[:2]
     runs = plan.confirmations(auto, {"margin.k_delta": 4, "loss.lam": 1.0})
     assert len(runs) == 6 and len({t.run.id for t in runs}) == 6 and len({t.folder for t in runs}) == 6
@@ -101,7 +121,9 @@ def test_a_study_may_grow_but_not_change(tmp_path: Any) -> None:
     declare(tmp_path, a_plan())
     assert read_plan(tmp_path) == a_plan()
     other_space = dataclasses.replace(FIXED, space={"margin.epsilon": uniform(0.05, 0.9)})
-    with pytest.raises(InputError, match=r"(?s)arm ada/fixed.space.margin.epsilon.high: was 0.6, is 0.9.*new name, or move"):
+    with pytest.raises(
+        InputError, match=r"(?s)arm ada/fixed.space.margin.epsilon.high: was 0.6, is 0.9.*new name, or move"
+    ):
         declare(tmp_path, a_plan(arms=[AUTO, other_space]))
     with pytest.raises(InputError, match="comparison.margin: was 0.01, is 0.02"):
         declare(tmp_path, a_plan(comparison=Comparison(contrast=("ada/auto", "ada/fixed"), margin=0.02)))

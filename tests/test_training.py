@@ -4,6 +4,7 @@ import textwrap
 
 import pytest
 import torch
+
 from marginlab.data.sampler import batches
 from marginlab.losses import AdaTriplet, Pairs
 from marginlab.margins import AutoMargin, FixedMargin
@@ -27,9 +28,28 @@ def test_a_run_reports_the_untrained_network_and_then_every_epoch() -> None:
     assert [r["epoch"] for r in seen.rows] == [0, 1, 2, 3]
     assert "train/loss" not in seen.rows[0] and 0 < seen.rows[0]["val/map"] < 1
     first = seen.rows[1]
-    expected = """train/loss train/loss_triplet train/loss_pair train/active_triplet train/active_pair train/sim_positive train/sim_negative
-        train/grad_norm train/lr margin/epsilon margin/beta val/map val/cmc_1 time/data_s time/augment_s time/forward_s time/loss_s
-        time/backward_s time/evaluation_s time/images_per_s""".split()
+    expected = [
+        "train/loss",
+        "train/loss_triplet",
+        "train/loss_pair",
+        "train/active_triplet",
+        "train/active_pair",
+        "train/sim_positive",
+        "train/sim_negative",
+        "train/grad_norm",
+        "train/lr",
+        "margin/epsilon",
+        "margin/beta",
+        "val/map",
+        "val/cmc_1",
+        "time/data_s",
+        "time/augment_s",
+        "time/forward_s",
+        "time/loss_s",
+        "time/backward_s",
+        "time/evaluation_s",
+        "time/images_per_s",
+    ]
     assert [k for k in expected if k not in first] == []
     assert first["margin/epsilon"] == 0.25 and first["margin/beta"] == 0.0 and first["train/lr"] == 1e-3
     assert seen.rows[-1]["val/map"] > seen.rows[0]["val/map"]
@@ -94,7 +114,9 @@ def test_the_seed_decides_and_torchs_global_generator_does_not() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence() -> None:
-    with pytest.raises(TrainingFailed, match=r"The loss was (nan|inf) in epoch 1: try a lower learning rate than 1e\+30"):
+    with pytest.raises(
+        TrainingFailed, match=r"The loss was (nan|inf) in epoch 1: try a lower learning rate than 1e\+30"
+    ):
         fit(tiny_run(lr=1e30), tiny_data(), Keep(), device="cpu")
 
 
@@ -122,7 +144,9 @@ def test_importing_marginlab_and_training_loads_neither_ray_nor_mlflow_nor_monai
         "import sys, marginlab, marginlab.executing, marginlab.runs, marginlab.study;"
         "print([m for m in ('ray', 'mlflow', 'monai') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": "platform"})
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": "platform"}
+    )
     assert out.stdout.strip() == "[]"
 
 

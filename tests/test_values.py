@@ -27,11 +27,15 @@ class Outer:
 
 
 def test_unknown_field_is_refused_in_a_sentence_with_a_guess() -> None:
-    with pytest.raises(InputError, match=r"Inner has no field 'wieght'; its fields are weight, name\. Did you mean 'weight'\?"):
+    with pytest.raises(
+        InputError, match=r"Inner has no field 'wieght'; its fields are weight, name\. Did you mean 'weight'\?"
+    ):
         Inner(wieght=1)
 
 
-@pytest.mark.parametrize("bad", [{"weight": "1"}, {"weight": True}, {"name": 3}, {"weight": float("nan")}, {"weight": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"weight": "1"}, {"weight": True}, {"name": 3}, {"weight": float("nan")}, {"weight": -1}]
+)
 def test_wrong_values_are_refused(bad: dict) -> None:
     with pytest.raises(InputError, match="Inner"):
         Inner(**bad)
@@ -68,7 +72,13 @@ def test_seeds_and_fingerprints_do_not_depend_on_the_process() -> None:
         "from marginlab.values import stable_seed, fingerprint; from marginlab.training import Training;"
         "print(stable_seed('a', 1), fingerprint(Training()))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": "platform", "PYTHONHASHSEED": "7"})
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": "platform", "PYTHONHASHSEED": "7"},
+    )
     assert out.stdout.split() == [str(stable_seed("a", 1)), fingerprint(Training())]
 
 

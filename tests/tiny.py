@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from marginlab.augment import Augment
 from marginlab.data.subset import Data, Subset
 from marginlab.networks import SmallNetwork
@@ -13,14 +14,18 @@ from marginlab.training import Run, State, Training
 
 SIZE, CROP, IMAGES = 36, 32, 4  # pixels as stored, pixels as seen, images per identity
 
-TRAINING = Training(network=SmallNetwork(width=8, dim=16), augment=Augment(crop=CROP), epochs=3, batch_size=32, lr=1e-3)
+TRAINING = Training(
+    network=SmallNetwork(width=16, dim=16), augment=Augment(crop=CROP), epochs=3, batch_size=32, lr=1e-3
+)
 
 
 def tiny_data(identities: int = 24, seed: int = 0) -> Data:
     """Identities are coarse patterns under noise; image k of each is taken at month 12 k. The last third validates."""
     rng = np.random.default_rng(seed)
     pattern = rng.integers(0, 256, (identities, 1, 1, 6, 6)).repeat(IMAGES, 1)
-    pixels = np.kron(pattern, np.ones((SIZE // 6, SIZE // 6))) * 0.6 + rng.integers(0, 100, (identities, IMAGES, 1, SIZE, SIZE))
+    pixels = np.kron(pattern, np.ones((SIZE // 6, SIZE // 6))) * 0.6 + rng.integers(
+        0, 100, (identities, IMAGES, 1, SIZE, SIZE)
+    )
     pixels = pixels.reshape(-1, 1, SIZE, SIZE).astype(np.uint8)
     split = identities * 2 // 3 * IMAGES
     train, validation = np.arange(split), np.arange(split, identities * IMAGES)

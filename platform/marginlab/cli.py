@@ -22,10 +22,14 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="The folder that all of your output lives in.")]
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="The folder that all of your output lives in.")
+]
 StudyFile = Annotated[str, typer.Argument(help="A study file, or file.py:name for another study in it than 'study'.")]
 StudyName = Annotated[str | None, typer.Argument(help="A study's name; by default the latest one of the workspace.")]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such as ray://head:10001; by default Ray is started here.")]
+Address = Annotated[
+    str | None, typer.Option(help="A running Ray cluster, such as ray://head:10001; by default Ray is started here.")
+]
 HERE = Path("workspace")
 
 
@@ -61,7 +65,9 @@ def prepare(
     root: Annotated[Path, typer.Argument(help="The raw folder, as the data provider delivered it.")],
     size: Annotated[int, typer.Option(help="Pixels per side, as stored.")] = 280,
     label: Annotated[str, typer.Option(help="What counts as the same: subject or subject-side.")] = "subject",
-    unreadable: Annotated[float, typer.Option(help="The largest share of unreadable images that may be left out.")] = 0.01,
+    unreadable: Annotated[
+        float, typer.Option(help="The largest share of unreadable images that may be left out.")
+    ] = 0.01,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Decode a raw folder once: manifest, splits and folds, leak check, memory-mapped images."""
@@ -76,8 +82,15 @@ def prepare(
     console.print(f"[bold]{packed.folder}[/]", highlight=False, soft_wrap=True)
     for part in ("train", "test"):
         c = d["splits"][part]
-        console.print(f"  {part}: {c['images']} images, {c['subjects']} subjects, queries at {c['horizons']} months", highlight=False)
-    console.print(f"  fingerprint {packed.fingerprint}; what was left out: {packed.folder / 'report.json'}", highlight=False, soft_wrap=True)
+        console.print(
+            f"  {part}: {c['images']} images, {c['subjects']} subjects, queries at {c['horizons']} months",
+            highlight=False,
+        )
+    console.print(
+        f"  fingerprint {packed.fingerprint}; what was left out: {packed.folder / 'report.json'}",
+        highlight=False,
+        soft_wrap=True,
+    )
     _next(f"use Dataset({dataset!r}, root={str(root)!r}, size={size}) in a study file, then marginlab plan STUDY.py")
 
 
@@ -114,7 +127,9 @@ def run(
     workspace: WorkspaceOption = HERE,
     address: Address = None,
     cpus: Annotated[int | None, typer.Option(help="CPUs for the Ray that is started here; by default all.")] = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="An MLflow server; by default a database in the workspace.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="An MLflow server; by default a database in the workspace.")
+    ] = None,
     allow_embeddings: Annotated[
         bool, typer.Option(help="Send embeddings of restricted images to that server: they are biometric templates.")
     ] = False,
@@ -144,7 +159,9 @@ def run(
         )
     print_answer(console, Results.open(outcome.folder))
     console.print(f"\nReport: {outcome.report}", highlight=False, soft_wrap=True)
-    console.print(f"Compare in MLflow: {outcome.link.command}\n  then open {outcome.link.url}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Compare in MLflow: {outcome.link.command}\n  then open {outcome.link.url}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command(epilog="Example:  marginlab status automargin-demo")
@@ -156,7 +173,11 @@ def status(study: StudyName = None, workspace: WorkspaceOption = HERE) -> None:
     folder = _study_folder(study, workspace)
     shot = snapshot(folder)
     console.print(status_view(shot))
-    _next(f"marginlab compare {shot.study} --workspace {workspace}" if shot.step == "done" else "marginlab run STUDY.py carries on if it was stopped")
+    _next(
+        f"marginlab compare {shot.study} --workspace {workspace}"
+        if shot.step == "done"
+        else "marginlab run STUDY.py carries on if it was stopped"
+    )
 
 
 @app.command(epilog="Example:  marginlab compare automargin-demo")
@@ -200,7 +221,9 @@ def _study_folder(name: str | None, workspace: Path) -> Path:
     space = Workspace.at(workspace)
     known = space.studies()
     if not known:
-        raise InputError(f"No study has begun in {space.root}: start one with marginlab run STUDY.py, or name another --workspace.")
+        raise InputError(
+            f"No study has begun in {space.root}: start one with marginlab run STUDY.py, or name another --workspace."
+        )
     if name is None:
         return max((space.study(n) for n in known), key=lambda p: (p / "study.json").stat().st_mtime)
     if name not in known:

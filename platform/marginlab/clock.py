@@ -21,7 +21,7 @@ class Clock:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         if self._cuda:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             start.record()
             yield
             end.record()

@@ -21,7 +21,9 @@ def load_study(spec: str) -> Study:
     name, _, attribute = spec.partition(":")
     path = Path(name)
     if not path.is_file():
-        raise InputError(f"There is no study file {path}: give the path of a Python file that defines study = Study(...).")
+        raise InputError(
+            f"There is no study file {path}: give the path of a Python file that defines study = Study(...)."
+        )
     module_name = f"marginlab_study_{path.stem}"
     loader = importlib.util.spec_from_file_location(module_name, path)
     assert loader is not None and loader.loader is not None  # a .py file always has one
@@ -43,7 +45,11 @@ def load_study(spec: str) -> Study:
 
 def _place(path: Path, error: BaseException) -> str:
     """The line of the study file that led to the error."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve() or f.filename == str(path)]
+    lines = [
+        f.lineno
+        for f in traceback.extract_tb(error.__traceback__)
+        if Path(f.filename) == path.resolve() or f.filename == str(path)
+    ]
     if isinstance(error, SyntaxError):
         lines = [error.lineno]
     return f"{path}, line {lines[-1]}" if lines else str(path)
@@ -122,4 +128,3 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if canonical(old) != canonical(new):
             lines.append(f"{name}: was {json.dumps(to_json(old))}, is {json.dumps(to_json(new))}")
     return lines
-

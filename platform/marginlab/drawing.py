@@ -33,7 +33,15 @@ LINE_PERIOD_S = 10.0  # between lines where the output is no terminal
 def status_view(shot: Snapshot, remaining: str = "") -> RenderableType:
     """The state of a study: a row per search, confirmation, what is at work, what failed."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for header, justify in (("search", "left"), ("epochs", "left"), ("", "right"), ("trials", "right"), ("pruned", "right"), ("failed", "right"), ("best", "right")):
+    for header, justify in (
+        ("search", "left"),
+        ("epochs", "left"),
+        ("", "right"),
+        ("trials", "right"),
+        ("pruned", "right"),
+        ("failed", "right"),
+        ("best", "right"),
+    ):
         table.add_column(header, justify=justify)  # type: ignore[arg-type]
     for key, s in shot.searches.items():
         over = shot.step not in ("search", "stopped", "ray")
@@ -47,7 +55,12 @@ def status_view(shot: Snapshot, remaining: str = "") -> RenderableType:
             Text(str(s["failed"]), style="red" if s["failed"] else ""),
             "" if s["best"] is None else f"{s['best']:.3f}",
         )
-    table.add_row("confirmation", ProgressBar(total=shot.confirmations, completed=shot.confirmed, width=20), f"{shot.confirmed}/{shot.confirmations}", "runs")
+    table.add_row(
+        "confirmation",
+        ProgressBar(total=shot.confirmations, completed=shot.confirmed, width=20),
+        f"{shot.confirmed}/{shot.confirmations}",
+        "runs",
+    )
     lines: list[RenderableType] = [table]
     lines += [Text(f"  {line}", style="dim") for line in shot.training[:6]]
     lines += [Text(f"  failed: {line}", style="red") for line in shot.failures[:6]]

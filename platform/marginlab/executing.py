@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from marginlab import distributed
-from marginlab.data.store import PackedDataset
+from marginlab.data.packed import PackedDataset
 from marginlab.networks import build_seeded
 from marginlab.retrieval import evaluate
 from marginlab.runs import Recorder, RunFolder, write_embeddings

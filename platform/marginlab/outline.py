@@ -51,10 +51,16 @@ def outline(study: Study, workspace: Workspace, available: dict[str, float]) -> 
     table.add_row("disk for runs", f"about {likely * size / 1e6:.0f} MB, never above {most * size / 1e6:.0f} MB")
     contrast = study.comparison.contrast
     if contrast:
-        table.add_row("declared", f"{study.comparison.primary}: {contrast[0]} against {contrast[1]}, equivalent within {study.comparison.margin:g}")
+        table.add_row(
+            "declared",
+            f"{study.comparison.primary}: {contrast[0]} against {contrast[1]}, equivalent within {study.comparison.margin:g}",
+        )
     begun = read_progress(workspace.study(study.name) / "optuna.db", plan)
     if begun:
-        table.add_row("begun", f"{sum(s['epochs'] for s in begun.values())} search epochs are spent (marginlab status {study.name})")
+        table.add_row(
+            "begun",
+            f"{sum(s['epochs'] for s in begun.values())} search epochs are spent (marginlab status {study.name})",
+        )
     return Group(*parts, table)
 
 
@@ -63,7 +69,12 @@ def _space(arm: Arm) -> str:
 
 
 def _start(arm: Arm) -> str:
-    return "; ".join(", ".join(f"{p.split('.')[-1]} {v:g}" if isinstance(v, float) else f"{p.split('.')[-1]} {v}" for p, v in s.items()) for s in arm.starts())
+    return "; ".join(
+        ", ".join(
+            f"{p.split('.')[-1]} {v:g}" if isinstance(v, float) else f"{p.split('.')[-1]} {v}" for p, v in s.items()
+        )
+        for s in arm.starts()
+    )
 
 
 def _fit(what: str, resources: Resources, available: dict[str, float]) -> str:

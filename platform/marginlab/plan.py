@@ -42,9 +42,7 @@ class Plan:
     def searches(self) -> list[SearchKey]:
         """Replicate by replicate, dataset by dataset, arm by arm."""
         s = self.study
-        return [
-            SearchKey(d.name, a.name, r) for r in range(s.search.replicates) for d in s.datasets for a in s.arms
-        ]
+        return [SearchKey(d.name, a.name, r) for r in range(s.search.replicates) for d in s.datasets for a in s.arms]
 
     def trial(self, key: SearchKey, number: int, params: dict[str, Any], fold: int) -> Task:
         arm, search = self.study.arm(key.arm), self.study.search
@@ -63,7 +61,13 @@ class Plan:
             seed = stable_seed(study.seed, "confirmation", index) | 1
             for fold in range(study.confirmation.folds):
                 run = Run(key.dataset, self.data[key.dataset], arm.configured(params, epochs), fold, seed)
-                labels = {**self._labels("confirmation", key, arm), "seed_index": index, "fold": fold, "seed": seed, "params": params}
+                labels = {
+                    **self._labels("confirmation", key, arm),
+                    "seed_index": index,
+                    "fold": fold,
+                    "seed": seed,
+                    "params": params,
+                }
                 tasks.append(Task(run, self._folder(key, arm, f"confirmation-{index:02d}", fold, run), labels))
         return tasks
 

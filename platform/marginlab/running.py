@@ -157,7 +157,11 @@ def write_summary(folder: Path, plan: Plan, journal: Journal) -> None:
         {
             "steps": {**before, **steps},
             "searches": read_progress(folder / "optuna.db", plan),
-            "machine": {"host_cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
+            "machine": {
+                "host_cpus": os.cpu_count(),
+                "python": platform.python_version(),
+                "system": platform.platform(),
+            },
             "commit": git_commit(),
         },
     )
@@ -166,7 +170,9 @@ def write_summary(folder: Path, plan: Plan, journal: Journal) -> None:
 def git_commit() -> str | None:
     """The commit of the working folder's repository, with ``+`` where files differ from it; None outside one."""
     try:
-        answer = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--dirty=+"], capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+"], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None if answer.returncode == 0 else None

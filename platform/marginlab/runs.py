@@ -49,7 +49,9 @@ class RunFolder:
             write_json(path / "run.json", {"id": run.id, "run": to_json(run), "labels": labels})
         folder = cls.open(path)
         if folder.run.id != run.id:
-            raise InputError(f"{path} holds the run {folder.run.id}, not {run.id}: move it away, or give the study a new name.")
+            raise InputError(
+                f"{path} holds the run {folder.run.id}, not {run.id}: move it away, or give the study a new name."
+            )
         return folder
 
     @classmethod
@@ -161,7 +163,9 @@ def write_embeddings(path: Path, embeddings: Tensor, subset: Subset) -> None:
             "row": subset.rows,
             "label": subset.label,
             "months": subset.months,
-            "embedding": pl.Series(np.asarray(embeddings, dtype=np.float32), dtype=pl.Array(pl.Float32, embeddings.shape[1])),
+            "embedding": pl.Series(
+                np.asarray(embeddings, dtype=np.float32), dtype=pl.Array(pl.Float32, embeddings.shape[1])
+            ),
         }
     )
     with aside(path) as temporary:

@@ -97,10 +97,16 @@ class Book:
             self._spaces[key] = {path: allowed.distribution() for path, allowed in arm.space.items()}
             sampler = StatelessSampler(plan.study.seed, arm.starts(), self.rules.startup_trials)
             pruner = optuna.pruners.MedianPruner(
-                n_startup_trials=self.rules.pruner_startup_trials, n_warmup_steps=self.rules.pruner_warmup_epochs
+                n_startup_trials=self.rules.pruner_startup_trials,
+                n_warmup_steps=self.rules.pruner_warmup_epochs + 1,  # Optuna judges a step that equals this number
             )
             study = optuna.create_study(
-                study_name=str(key), storage=backend, direction="maximize", load_if_exists=True, sampler=sampler, pruner=pruner
+                study_name=str(key),
+                storage=backend,
+                direction="maximize",
+                load_if_exists=True,
+                sampler=sampler,
+                pruner=pruner,
             )
             self._studies[key], self._samplers[key] = study, sampler
             for t in study.get_trials(deepcopy=False):

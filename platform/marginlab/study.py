@@ -16,7 +16,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._/-]*")
 
 def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name) or "//" in name or ".." in name:
-        raise InputError(f"{what} name {name!r}: use small letters, digits, and . _ - / inside (it becomes a folder's name).")
+        raise InputError(
+            f"{what} name {name!r}: use small letters, digits, and . _ - / inside (it becomes a folder's name)."
+        )
 
 
 def _at_least(owner: Any, low: float, *names: str) -> None:
@@ -63,7 +65,9 @@ class Resources:
         if self.launcher not in ("auto", "inline", "train"):
             raise InputError(f"Resources.launcher must be 'auto', 'inline' or 'train', not {self.launcher!r}.")
         if self.launcher == "inline" and self.workers > 1:
-            raise InputError("Resources(launcher='inline') trains in one process: use launcher='train' for more workers.")
+            raise InputError(
+                "Resources(launcher='inline') trains in one process: use launcher='train' for more workers."
+            )
 
 
 @value
@@ -84,7 +88,9 @@ class Arm:
             raise InputError(f"Arm {self.name!r}: the second argument must be a Training(...), not {self.training!r}.")
         for path, allowed in self.space.items():
             if not isinstance(allowed, (Choice, Uniform, RandInt)):
-                raise InputError(f"Arm {self.name!r}: {path!r} must be choice(...), uniform(...) or alike, not {allowed!r}.")
+                raise InputError(
+                    f"Arm {self.name!r}: {path!r} must be choice(...), uniform(...) or alike, not {allowed!r}."
+                )
             try:
                 for bound in allowed.bounds():
                     with_path(self.training, path, bound)
@@ -128,8 +134,8 @@ class Search:
     replicates: int = 1
     objective: str = "val/map"  # its value at a trial's last epoch decides
     startup_trials: int = 10  # random ones before TPE models the space (the starts count)
-    pruner_startup_trials: int = 5
-    pruner_warmup_epochs: int = 1
+    pruner_startup_trials: int = 5  # trials of a search that are never pruned
+    pruner_warmup_epochs: int = 1  # epochs after which no trial is judged yet
     max_concurrent: int | None = None
     resources: Resources = Resources()
 
@@ -192,6 +198,7 @@ class Study:
     comparison: Comparison = Comparison()
     seed: int = 0
     question: str = ""
+    mixed_normalisation: bool = False  # allow search and confirmation to normalise batches of different sizes
 
     def check(self) -> None:
         _check_name("Study", self.name)
@@ -211,7 +218,9 @@ class Study:
                 raise InputError(f"Study {self.name!r}: the contrast names {name!r}; the arms are {known}.")
 
     def arm(self, name: str) -> Arm:
-        return next(a for a in self.arms if a.name == name)
+        arms: dict[str, Arm] = {a.name: a for a in self.arms}
+        return arms[name]
 
     def dataset(self, name: str) -> Dataset:
-        return next(d for d in self.datasets if d.name == name)
+        datasets: dict[str, Dataset] = {d.name: d for d in self.datasets}
+        return datasets[name]

@@ -141,10 +141,12 @@ class _Trainer:
         self.run, self.training, self.data, self.device = run, run.training, data, device
         self.network = build_seeded(self.training.network, data.channels, run.seed).to(device)
         self.format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        self.network.to(memory_format=self.format)
+        self.network.to(memory_format=self.format)  # type: ignore[call-overload]
         self.parallel: nn.Module = self.network
         if distributed.world() > 1:
             ids = [device.index or 0] if device.type == "cuda" else None
+            if device.type == "cuda":  # batch normalisation over the global batch; on a CPU there is no such thing
+                self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
             self.parallel = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=self.training.lr, weight_decay=self.training.weight_decay
@@ -202,7 +204,9 @@ class _Trainer:
                 with self.clock.step("backward"):
                     self.optimizer.zero_grad(set_to_none=True)
                     terms.total.backward()
-                    norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+                    norm = torch.nn.utils.get_total_norm(
+                        [p.grad for p in self.network.parameters() if p.grad is not None]
+                    )
                     self.optimizer.step()
                 seen = {"train/loss": terms.total, "train/grad_norm": norm}
                 seen |= {f"train/loss_{k}": v for k, v in terms.parts.items()}
@@ -228,9 +232,7 @@ class _Trainer:
     def report(self, report: Report, epoch: int, metrics: dict[str, float], margin: Margin) -> bool:
         validation = self.data.validation
         with self.clock.step("evaluation"):
-            embeddings = embed(
-                self.network, validation, self.training, self.data.mean, self.data.std, self.device
-            )
+            embeddings = embed(self.network, validation, self.training, self.data.mean, self.data.std, self.device)
         go_on = True
         if distributed.rank() == 0:
             began = time.perf_counter()

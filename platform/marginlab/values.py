@@ -33,10 +33,10 @@ def value(cls: type[T]) -> type[T]:
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
     init = cls.__init__
-    names = [f.name for f in dataclasses.fields(cls)]
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
     @functools.wraps(init)
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         for name in kwargs:
             if name not in names:
                 raise InputError(unknown_field(cls.__name__, name, names))
@@ -44,7 +44,7 @@ def value(cls: type[T]) -> type[T]:
             init(self, *args, **kwargs)
         except TypeError as e:  # a required field is missing, or given twice
             raise InputError(f"{cls.__name__}: {str(e).replace('__init__() ', '')}.") from None
-        for f in dataclasses.fields(cls):
+        for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(cls.__name__, f.name, _annotation(f.type), getattr(self, f.name)))
         check = getattr(self, "check", None)
         if check is not None:
@@ -98,7 +98,9 @@ def to_json(v: Any) -> Any:
         return [to_json(x) for x in v]
     if v is None or isinstance(v, (bool, int, float, str)):
         return v
-    raise InputError(f"{v!r} of type {type(v).__name__} cannot be part of a configuration: use numbers, text or values.")
+    raise InputError(
+        f"{v!r} of type {type(v).__name__} cannot be part of a configuration: use numbers, text or values."
+    )
 
 
 def from_json(data: Any) -> Any:
@@ -117,7 +119,7 @@ def from_json(data: Any) -> Any:
         raise InputError(f"The type {data['type']!r} of a recorded configuration cannot be imported.") from None
     if not dataclasses.is_dataclass(cls):
         raise InputError(f"The type {data['type']!r} of a recorded configuration is not a value.")
-    return cls(**fields)
+    return cls(**fields)  # type: ignore[operator]
 
 
 def canonical(v: Any) -> str:

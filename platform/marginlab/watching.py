@@ -32,7 +32,7 @@ def snapshot(folder: Path) -> Snapshot:
     plan = read_plan(folder)
     rules, confirmation = plan.study.search, plan.study.confirmation
     status = read_json(folder / "status.json") if (folder / "status.json").exists() else {"step": "stopped", "pid": 0}
-    step = status["step"]
+    step = str(status["step"])
     if step not in ("done", "stopped") and not _alive(status):
         step = "stopped"
     searches = read_progress(folder / "optuna.db", plan)

@@ -1,8 +1,8 @@
 """Where everything of a user lives: one folder.
 
-    data/<dataset>-<id>/     packed datasets; raw/<dataset>-<id>/ rendered phantoms
-    studies/<study>/         study.json, optuna.db, runs/, summary.json, report/
-    mlflow.db, mlruns/       the tracking store, unless a server is used
+data/<dataset>-<id>/     packed datasets; raw/<dataset>-<id>/ rendered phantoms
+studies/<study>/         study.json, optuna.db, runs/, summary.json, report/
+mlflow.db, mlruns/       the tracking store, unless a server is used
 """
 
 from __future__ import annotations
@@ -42,11 +42,19 @@ class Workspace:
 
     def raw(self, dataset: Dataset) -> Path:
         """The folder of raw files: the data provider's, or where the phantom is rendered."""
-        return Path(dataset.root).expanduser() if dataset.root else self.root / "raw" / f"{dataset.name}-{self._id(dataset)}"
+        return (
+            Path(dataset.root).expanduser()
+            if dataset.root
+            else self.root / "raw" / f"{dataset.name}-{self._id(dataset)}"
+        )
 
     @staticmethod
     def _id(dataset: Dataset) -> str:
-        resolved = dataclasses.replace(dataset, root=str(Path(dataset.root).expanduser().absolute())) if dataset.root else dataset
+        resolved = (
+            dataclasses.replace(dataset, root=str(Path(dataset.root).expanduser().absolute()))
+            if dataset.root
+            else dataset
+        )
         return fingerprint(resolved, 10)
 
     def render(self, dataset: Dataset, progress: Progress) -> None:

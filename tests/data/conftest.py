@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from marginlab.data.oai import VISITS
 from marginlab.values import stable_seed
-from PIL import Image
 
 
 def picture(*parts: Any, size: tuple[int, int] = (24, 20)) -> Image.Image:

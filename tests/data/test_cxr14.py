@@ -1,8 +1,9 @@
 import pytest
+from PIL import Image
+
 from marginlab.data.cxr14 import CXR14
 from marginlab.data.raw import conform
 from marginlab.values import InputError
-from PIL import Image
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,"

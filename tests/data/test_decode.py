@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from marginlab.data.decode import Decoder
 from PIL import Image
+
+from marginlab.data.decode import Decoder
 
 
 def noise(*shape, high=256, dtype=np.uint8):

@@ -1,6 +1,7 @@
 import numpy as np
 import polars as pl
 import pytest
+
 from marginlab.data.manifest import SCHEMA, codes, dataset_fingerprint, label, role, validate
 from marginlab.values import InputError
 

@@ -2,10 +2,11 @@ import base64
 import zlib
 
 import pytest
+from PIL import Image
+
 from marginlab.data.oai import OAI
 from marginlab.data.raw import conform
 from marginlab.values import InputError
-from PIL import Image
 
 # Two SAS files of three rows, written with ReadStat: ID (text), V00SITE; and ID (number), V00AGE with one missing.
 SAS_ENROLLEES = "c-muNK!8K98WT2)2%g_NiGzXjxM7ckynvvw5`(cZBa<N`M2QFk12ZFvxG|%$F@uN*g90-n%$#7yU<Ef%A6FO05XWHG5CvR-fdByMhpB69%8%Ysa^Dd~V<;AYU`8}yOFaV<14Ca^pUk|{3M6r3JwpRM16@NyGXp(CLp?)u<0>r7;>}DDe2~3o&oJ1*FuM8~yYBo$b|=Fq7zLwX6pVsVFbYP&C>RB!U=)mkQ80+WOlZFq9b96EGMIQ7xPa6R9tc;18CBf@sJH~0{tPY%9l?Yut^yTzfeAo6>_0dmv<{m19;mntns^&j+zd_J4Jz({<{mZz;%LS&SQ>zUp@JiXVWi*;VHhhojV78=FbYP&C>RB!U|4{EzyE{5fa!;5|E~n)OTijnK*-3z1m~gJ@CT|(1I;uJ5W&I(p<!(r7Sx6qRO^34yG;dZj|Kxfnt6YrY7G!VBIt8D;JKa<*8opo!!FFgAlNg+71fYGsAjN0X?7aLC=WYo7{S_gY-sH~HZ(snqPY*9{~t{qE1Ei1v>0VX^CvnVns5lFoL@w$`}v=;lsMGDHz0uI4OH+Q2tf1)Sb9K{7c_w6HCXeX8Hf4k=E8C&yxSmvDt`|xo%|nR@j<KpD5-!EE&dqM;tj^<M&t9M@i}PbQx15U0-9Dw*uw*6%MfWZ3(%#E7^UbQ_%t{(?w|n!0BSwj+5"

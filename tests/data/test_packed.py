@@ -3,6 +3,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+
 from marginlab.data.oai import OAI
 from marginlab.data.packed import PackedDataset
 from marginlab.data.store import prepare

@@ -2,6 +2,7 @@ import json
 import stat
 
 import pytest
+
 from marginlab.data.private import default_folder, key_of, pseudonym, write_private
 from marginlab.values import InputError
 

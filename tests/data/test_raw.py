@@ -1,5 +1,6 @@
 import polars as pl
 import pytest
+
 from marginlab.data.raw import conform
 from marginlab.data.readers import reader
 from marginlab.values import InputError

@@ -3,9 +3,10 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import GroupKFold
+
 from marginlab.data.splits import FOLDS, leak_check, subject_folds, with_folds
 from marginlab.values import InputError
-from sklearn.model_selection import GroupKFold
 
 
 def sklearn_folds(subjects):

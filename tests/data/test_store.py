@@ -8,11 +8,12 @@ import textwrap
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
+
 from marginlab.data.oai import OAI
 from marginlab.data.raw import Problem, RawTable
 from marginlab.data.store import prepare
 from marginlab.values import InputError, value
-from PIL import Image
 
 LONG = {f"SUBJECT-{i:02}-4f9c1d7ab2e86035": "ABDECCABCE"[i] for i in range(10)}  # long enough not to occur by chance
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
 from marginlab import distributed
 from marginlab.losses import AdaTriplet, Pairs, Triplet
 from marginlab.margins import AutoMargin, Margin, Statistics
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 LOSSES: list[Any] = [make(mining=m) for make in (Triplet, AdaTriplet) for m in ("semihard", "all", "hard", "easy")]
 LOSSES.append(AdaTriplet(lam=0.3))

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import loss_cases
 import torch
-from marginlab import distributed
 from ranks import Ranks
+
+from marginlab import distributed
 
 
 def test_collectives_by_hand(ranks: Ranks) -> None:

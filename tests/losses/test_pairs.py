@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import brute_force
 import pytest
 import torch
+
 from marginlab.losses import AdaTriplet, Pairs, Triplet
 from marginlab.losses.triplet import MINING
 from marginlab.margins import AutoMargin, Margin, Statistics

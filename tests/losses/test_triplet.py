@@ -3,13 +3,14 @@ from __future__ import annotations
 import brute_force
 import pytest
 import torch
-from marginlab.losses import Pairs, Triplet
-from marginlab.margins import Margin
-from marginlab.values import InputError
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.miners import TripletMarginMiner
 from pytorch_metric_learning.reducers import AvgNonZeroReducer, ThresholdReducer
+
+from marginlab.losses import Pairs, Triplet
+from marginlab.margins import Margin
+from marginlab.values import InputError
 
 MINING = ("semihard", "all", "hard", "easy")
 

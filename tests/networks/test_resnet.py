@@ -5,10 +5,11 @@ import hashlib
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from marginlab.networks import ResNet18, build_seeded
 from marginlab.networks.resnet import load_torchvision
 from marginlab.values import InputError
-from torch import nn
 
 torch.set_num_threads(1)
 

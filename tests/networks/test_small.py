@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import marginlab
 import pytest
 import torch
+
+import marginlab
 from marginlab.networks import SmallNetwork, build_seeded
 from marginlab.values import InputError
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from marginlab.cluster.session import cluster_resources, concurrency, session
+from marginlab.cluster.session import cluster_resources, concurrency, gpus_per_worker, session
+from marginlab.networks import normalises_by_batch
 from marginlab.plan import Plan, SearchKey
 from marginlab.study import Study
 from marginlab.values import InputError
@@ -18,9 +19,20 @@ Step = Callable[[str], None]  # called with the name of each step that begins
 
 
 def preflight(study: Study, available: dict[str, float]) -> None:
-    """Refuse what the cluster can never schedule, before anything is trained."""
-    concurrency("Search", study.search.resources, available)
-    concurrency("Confirmation", study.confirmation.resources, available)
+    """Refuse what the cluster can never schedule, and what would not compare, before anything is trained."""
+    search, confirmation = study.search.resources, study.confirmation.resources
+    concurrency("Search", search, available)
+    concurrency("Confirmation", confirmation, available)
+    if search.workers == confirmation.workers or study.mixed_normalisation:
+        return
+    on_cpus = [r for r in (search, confirmation) if r.workers > 1 and gpus_per_worker(r, available) == 0]
+    for arm in study.arms:
+        if on_cpus and normalises_by_batch(arm.training.network):
+            raise InputError(
+                f"Arm {arm.name!r} uses batch normalisation, which on CPUs sees one worker's part of a batch: search "
+                f"({search.workers} workers) and confirmation ({confirmation.workers}) would normalise differently. Give both as "
+                "many workers, use GPUs or a network without it, or say Study(mixed_normalisation=True)."
+            )
 
 
 def conduct(

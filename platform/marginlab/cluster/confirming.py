@@ -13,7 +13,12 @@ from marginlab.study import Confirmation
 
 
 def confirm(
-    rules: Confirmation, tasks: list[Task], study_folder: Path, packed: dict[str, str], storage: Path, available: dict[str, float]
+    rules: Confirmation,
+    tasks: list[Task],
+    study_folder: Path,
+    packed: dict[str, str],
+    storage: Path,
+    available: dict[str, float],
 ) -> None:
     """Train all runs, open the test split for each, and return when all have ended.
 

@@ -47,7 +47,7 @@ def train_group(
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=ATTEMPTS * len(folders)),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            logging_config=LoggingConfig(log_level="ERROR"),
+            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
     )
     trainer.fit()
@@ -66,7 +66,9 @@ def _worker(config: dict[str, Any]) -> None:
             torch.cuda.empty_cache()
 
 
-def run_one(path: Path, packed: Path, decide: Decide, open_test: bool, device: torch.device | None) -> dict[str, Any] | None:
+def run_one(
+    path: Path, packed: Path, decide: Decide, open_test: bool, device: torch.device | None
+) -> dict[str, Any] | None:
     """``execute``, with a run's own failure kept to that run.
 
     With one process any exception is the run's end. With several, ranks that fail differently would wait for each

@@ -26,7 +26,7 @@ class RegistrarSearcher(Searcher):
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         answer = ray.get(self.actor.ask.remote(f"{self.session}/{trial_id}"))
         if answer == FINISHED:
             return str(Searcher.FINISHED)
@@ -47,8 +47,14 @@ class RegistrarSearcher(Searcher):
 
 
 def search(
-    rules: Search, actor: Any, registrar_name: str, session: str, packed: dict[str, str], storage: Path,
-    available: dict[str, float], trials: int,
+    rules: Search,
+    actor: Any,
+    registrar_name: str,
+    session: str,
+    packed: dict[str, str],
+    storage: Path,
+    available: dict[str, float],
+    trials: int,
 ) -> None:
     """Run trials until every search has spent its budget. ``trials``: the most there can be."""
     at_once = concurrency("Search", rules.resources, available)
@@ -78,7 +84,9 @@ def search(
             name=f"search-{session}",
             storage_path=str(storage),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=2),  # restarts of a lost actor; the run resumes from its folder
+            failure_config=tune.FailureConfig(
+                max_failures=2
+            ),  # restarts of a lost actor; the run resumes from its folder
         ),
     ).fit()
 

@@ -41,6 +41,9 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         os.environ.setdefault(name, setting)
     import ray
 
+    if ray.is_initialized():  # the caller's own
+        yield
+        return
     address = address or os.environ.get("RAY_ADDRESS")
     source = str(Path(marginlab.__file__).parents[1])
     path = os.pathsep.join(dict.fromkeys([source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
@@ -59,7 +62,9 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     try:
         ray.init(**options)
     except ConnectionError as e:
-        raise InputError(f"No Ray cluster answers at {address}: {e}. Start it, or leave --address out to run here.") from None
+        raise InputError(
+            f"No Ray cluster answers at {address}: {e}. Start it, or leave --address out to run here."
+        ) from None
     try:
         yield
     finally:
@@ -69,7 +74,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
 def cluster_resources() -> dict[str, float]:
     import ray
 
-    return dict(ray.cluster_resources())
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
 
 
 def gpus_per_worker(resources: Resources, available: dict[str, float]) -> float:

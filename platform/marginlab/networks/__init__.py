@@ -10,7 +10,7 @@ from torch import nn
 from marginlab.networks.resnet import ResNet18
 from marginlab.networks.small import SmallNetwork, Unit
 
-__all__ = ["Network", "ResNet18", "SmallNetwork", "Unit", "build_seeded"]
+__all__ = ["Network", "ResNet18", "SmallNetwork", "Unit", "build_seeded", "normalises_by_batch"]
 
 
 class Network(Protocol):
@@ -28,3 +28,9 @@ def build_seeded(network: Network, channels: int, seed: int) -> nn.Module:
             seed
         )  # torch.manual_seed would also reseed every GPU, which is not restored
         return network.build(channels)
+
+
+def normalises_by_batch(network: Network) -> bool:
+    """Whether images of one batch influence each other's embeddings in training."""
+    modules = build_seeded(network, 1, 0).modules()
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
