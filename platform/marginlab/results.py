@@ -1,0 +1,254 @@
+"""A study's results, read back from its folder. Finished, interrupted or running: what is there is used, what is not is listed.
+
+    <study>/study.json     {"study", "data": fingerprints of the packed datasets}
+            optuna.db      the searches; summary.json stands in where it was not copied along
+            runs/**        run folders
+            summary.json   {"steps": seconds of each step, "searches", "machine"}; absent until a study has ended once
+
+The unit of every test figure is the seed: the models that a seed trained on several folds answer as one ensemble.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from marginlab.declaration import read_plan
+from marginlab.files import read_json
+from marginlab.plan import Plan, SearchKey
+from marginlab.runs import RunFolder
+from marginlab.scores import ensemble_scores, long_scores
+from marginlab.search import read_progress
+from marginlab.study import Study
+
+LABELS = {
+    "id": pl.String,
+    "kind": pl.String,  # trial or confirmation
+    "dataset": pl.String,
+    "arm": pl.String,
+    "replicate": pl.Int64,
+    "trial": pl.Int64,
+    "seed_index": pl.Int64,
+    "fold": pl.Int64,
+    "current": pl.Boolean,  # False: a confirmation of parameters that are no longer the winner, or no longer planned
+}
+RUNS = {
+    **LABELS,
+    "margin_policy": pl.String,
+    "seed": pl.Int64,
+    "phantom": pl.Boolean,
+    "params": pl.String,  # JSON
+    "folder": pl.String,  # relative to the study's
+    "state": pl.String,  # complete, pruned, failed; unfinished where the run has not ended
+    "reason": pl.String,
+    "best": pl.Float64,
+    "last": pl.Float64,
+    "best_epoch": pl.Int64,
+    "epochs": pl.Int64,
+    "seconds": pl.Float64,  # spent in the steps of its epochs
+    "ended": pl.Float64,  # seconds since 1970
+}
+TEST = {
+    "dataset": pl.String,
+    "arm": pl.String,
+    "replicate": pl.Int64,
+    "seed_index": pl.Int64,
+    "metric": pl.String,  # test/map ...
+    "horizon": pl.Int64,  # months; null for all queries
+    "value": pl.Float64,
+}
+_NO_STEP = "time/images_per_s"
+
+
+@dataclass(frozen=True)
+class _Read:
+    folder: RunFolder
+    labels: dict[str, Any]  # LABELS
+    epochs: list[dict[str, Any]]
+    result: dict[str, Any]  # empty where the run has not ended
+
+    @property
+    def current(self) -> bool:
+        return bool(self.labels["current"])
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a study has found so far. Files are read once, when they are first asked for."""
+
+    folder: Path
+    plan: Plan
+
+    @classmethod
+    def open(cls, study_folder: Path | str) -> Results:
+        folder = Path(study_folder)
+        return cls(folder, read_plan(folder))
+
+    @property
+    def study(self) -> Study:
+        return self.plan.study
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        path = self.folder / "summary.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    @cached_property
+    def searches(self) -> dict[str, dict[str, Any]]:
+        """By search, as ``marginlab.search.summarize`` has it."""
+        return {**self.summary.get("searches", {}), **read_progress(self.folder / "optuna.db", self.plan)}
+
+    def winner(self, key: SearchKey) -> dict[str, Any] | None:
+        """The best parameters of a search; where no record of it came along, what its confirmation trained, if that is one thing."""
+        params = self.searches.get(str(key), {}).get("params")
+        if params is None and str(key) not in self.searches:
+            confirmed = {
+                json.dumps(f.labels["params"], sort_keys=True)
+                for f in self._folders
+                if _search(f) == key and _confirms(f)
+            }
+            params = json.loads(confirmed.pop()) if len(confirmed) == 1 else None
+        return params
+
+    def phantom(self, dataset: str) -> bool:
+        """Whether the images are synthetic: every number measured on them has to say so."""
+        labelled = (f.labels.get("phantom") for f in self._folders if f.labels["dataset"] == dataset)
+        return self.study.dataset(dataset).phantom is not None or any(labelled)
+
+    def runs(self) -> pl.DataFrame:
+        """One row per run (:data:`RUNS`)."""
+        return pl.DataFrame([self._run_row(r) for r in self._read], schema=RUNS)
+
+    def epochs(self) -> pl.DataFrame:
+        """One row per run and epoch: :data:`LABELS`, the epoch, the time it ended and all metrics, null where not measured."""
+        return self._epochs
+
+    @cached_property
+    def _epochs(self) -> pl.DataFrame:
+        rows = [(r.labels, row) for r in self._read for row in r.epochs]
+        names = sorted({name for _, row in rows for name in row} - {"epoch", "time"})
+        columns: dict[str, pl.Series] = {
+            n: pl.Series(n, [lab[n] for lab, _ in rows], dtype=t) for n, t in LABELS.items()
+        }
+        columns["epoch"] = pl.Series("epoch", [row["epoch"] for _, row in rows], dtype=pl.Int64)
+        for name in ["time", *names]:
+            columns[name] = pl.Series(name, [row.get(name) for _, row in rows], dtype=pl.Float64, strict=False)
+        return pl.DataFrame(columns)
+
+    def test(self) -> pl.DataFrame:
+        """Test figures by dataset, arm, replicate, seed, metric and horizon (:data:`TEST`); seeds that lack a fold are left out."""
+        rows = [
+            {"dataset": key.dataset, "arm": key.arm, "replicate": key.replicate, "seed_index": seed, **entry}
+            for (key, seed), scores in self._scores.items()
+            for entry in long_scores(scores)
+        ]
+        return pl.DataFrame(rows, schema=TEST)
+
+    def missing(self) -> list[str]:
+        """What a complete study would have and this one has not, in sentences."""
+        out = []
+        for key in self.plan.searches():
+            found = self.searches.get(str(key))
+            if found is None:
+                out.append(f"The search {key} has left no record.")
+            elif found.get("running", 0) or found["epochs"] + self.study.search.trial_epochs <= found["budget"]:
+                out.append(f"The search {key} has spent {found['epochs']} of its {found['budget']} epochs.")
+            if found is not None and found.get("params") is None:
+                out.append(f"The search {key} has no winner: none of its trials was completed.")
+            else:
+                out += self._unconfirmed(key)
+        return out
+
+    def _unconfirmed(self, key: SearchKey) -> list[str]:
+        planned = self.study.confirmation.seeds * self.study.confirmation.folds
+        runs = [r for r in self._read if r.current and _confirms(r.folder) and _search(r.folder) == key]
+        ended = [r for r in runs if r.result.get("state") == "complete"]
+        failed = [r for r in runs if r.result.get("state") == "failed"]
+        out = [f"A confirmation run of {key} failed: {r.result['reason']}" for r in failed]
+        if len(ended) + len(failed) < planned:
+            out.append(
+                f"Of the {planned} confirmation runs of {key}, {planned - len(ended) - len(failed)} have not ended."
+            )
+        if self.study.confirmation.folds > 1:
+            without = sum(r.folder.embeddings("test") is None for r in ended)
+            if without:
+                out.append(
+                    f"{without} confirmation runs of {key} have no test embeddings: their seeds cannot be scored."
+                )
+        return out
+
+    @cached_property
+    def _folders(self) -> list[RunFolder]:
+        return [RunFolder.open(p.parent) for p in sorted(self.folder.glob("runs/**/run.json"))]
+
+    @cached_property
+    def _read(self) -> list[_Read]:
+        winners = {key: self.winner(key) for key in self.plan.searches()}
+        read = []
+        for f in self._folders:
+            labels = {
+                **{name: f.labels.get(name) for name in LABELS},
+                "id": f.run.id,
+                "current": self._current(f, winners),
+            }
+            read.append(_Read(f, labels, f.epochs(), f.result() or {}))
+        return read
+
+    def _current(self, f: RunFolder, winners: dict[SearchKey, dict[str, Any] | None]) -> bool:
+        """More trials can change a search's winner: runs that confirmed the last one stay on the disk."""
+        if not _confirms(f):
+            return _search(f) in winners
+        plan = self.study.confirmation
+        planned = f.labels["seed_index"] < plan.seeds and f.labels["fold"] < plan.folds
+        return bool(planned and winners.get(_search(f)) == f.labels["params"])
+
+    def _run_row(self, r: _Read) -> dict[str, Any]:
+        labels, result = r.folder.labels, r.result
+        return {
+            **r.labels,
+            **{name: labels.get(name) for name in ("margin_policy", "seed", "phantom")},
+            "params": json.dumps(labels.get("params", {}), sort_keys=True),
+            "folder": str(r.folder.path.relative_to(self.folder)),
+            "state": result.get("state", "unfinished"),
+            **{name: result.get(name) for name in ("reason", "best", "last", "best_epoch")},
+            "epochs": r.epochs[-1]["epoch"] if r.epochs else 0,
+            "seconds": sum(v for row in r.epochs for v in step_seconds(row).values()),
+            "ended": result.get("time"),
+        }
+
+    @cached_property
+    def _scores(self) -> dict[tuple[SearchKey, int], dict[str, float]]:
+        by_seed: dict[tuple[SearchKey, int], list[_Read]] = {}
+        for r in self._read:
+            if r.current and _confirms(r.folder) and r.result.get("state") == "complete":
+                by_seed.setdefault((_search(r.folder), r.folder.labels["seed_index"]), []).append(r)
+        scores = {}
+        for place, runs in by_seed.items():
+            if len(runs) < self.study.confirmation.folds:
+                continue
+            if len(runs) == 1:
+                scores[place] = runs[0].result["test"]
+                continue
+            frames = [f for f in (r.folder.embeddings("test") for r in runs) if f is not None]
+            if len(frames) == len(runs):
+                scores[place] = {f"test/{k}": v for k, v in ensemble_scores(frames).items()}
+        return scores
+
+
+def step_seconds(row: dict[str, Any]) -> dict[str, float]:
+    """Seconds by step of an epoch's row (or of a sum of such rows)."""
+    steps = {k: v for k, v in row.items() if k.startswith("time/") and k.endswith("_s") and k != _NO_STEP}
+    return {k.removeprefix("time/").removesuffix("_s"): v for k, v in steps.items() if v is not None}
+
+
+def _search(f: RunFolder) -> SearchKey:
+    return SearchKey(f.labels["dataset"], f.labels["arm"], f.labels["replicate"])
+
+
+def _confirms(f: RunFolder) -> bool:
+    return bool(f.labels["kind"] == "confirmation")

@@ -1,0 +1,141 @@
+"""The polars frames that every output renders. Numbers live here; how they look is the business of ``report``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from marginlab.compare import optimism
+from marginlab.results import Results, step_seconds
+
+METRICS = {
+    "test/map": "mAP",
+    "test/map_at_r": "mAP@R",
+    "test/cmc_1": "CMC-1",
+    "test/cmc_allshots_1": "CMC-1 allshots",
+}
+CURVES = ("val/map", "margin/epsilon", "margin/beta")
+STUDY_STEPS = ("phantoms", "prepare", "ray", "search", "confirmation", "report")
+IN_RUNS, ON_CLOCK, BUSY = "in runs", "on the clock", "search + confirmation"
+_TIME = {"part": pl.String, "step": pl.String, "seconds": pl.Float64, "share": pl.Float64}
+
+
+def headline(results: Results) -> pl.DataFrame:
+    """Mean and standard error over seeds: dataset, arm, metric, horizon (months, null = all queries), mean, se, n.
+
+    Search replicates share their seeds and are averaged within a seed. ``se`` is null for one seed. In the study's order.
+    """
+    per_seed = (
+        results.test()
+        .group_by("dataset", "arm", "metric", "horizon", "seed_index", maintain_order=True)
+        .agg(pl.col("value").mean())
+    )
+    frame = per_seed.group_by("dataset", "arm", "metric", "horizon", maintain_order=True).agg(
+        mean=pl.col("value").mean(),
+        se=pl.col("value").std(ddof=1) / pl.len().sqrt(),
+        n=pl.len().cast(pl.Int64),
+    )
+    order = [
+        _place("dataset", [d.name for d in results.study.datasets]),
+        pl.col("horizon"),  # nulls (all queries) come first
+        _place("arm", [a.name for a in results.study.arms]),
+        _place("metric", list(METRICS)),
+        pl.col("metric"),
+    ]
+    return frame.sort(order, nulls_last=[False, False, False, True, True])
+
+
+def _place(column: str, names: list[str]) -> pl.Expr:
+    return pl.col(column).replace_strict(names, list(range(len(names))), default=None, return_dtype=pl.Int64)
+
+
+def learning_curves(results: Results) -> pl.DataFrame:
+    """Mean over the confirmation runs of an arm, by epoch: dataset, arm, metric (:data:`CURVES`), epoch, mean, n (runs)."""
+    runs = single_curves(results).filter(pl.col("kind") == "confirmation")
+    keys = ["dataset", "arm", "metric", "epoch"]
+    return (
+        runs.group_by(keys, maintain_order=True).agg(mean=pl.col("value").mean(), n=pl.len().cast(pl.Int64)).sort(keys)
+    )
+
+
+def single_curves(results: Results) -> pl.DataFrame:
+    """The curves of each run that counts: id, kind, dataset, arm, metric (:data:`CURVES`), epoch, value; finite values alone."""
+    epochs = results.epochs().filter(pl.col("current"))
+    index = ["id", "kind", "dataset", "arm", "epoch"]
+    present = [m for m in CURVES if m in epochs.columns]
+    long = epochs.select(*index, *present).unpivot(index=index, on=present, variable_name="metric", value_name="value")
+    return long.filter(pl.col("value").cast(pl.Float64).is_finite()).sort("dataset", "arm", "metric", "id", "epoch")
+
+
+def searches(results: Results) -> pl.DataFrame:
+    """One row per search: what it tried and cost, what it found, and how much its best value promised too much."""
+    rows: list[dict[str, Any]] = []
+    for key in results.plan.searches():
+        found = results.searches.get(str(key), {})
+        rows.append(
+            {
+                "dataset": key.dataset,
+                "arm": key.arm,
+                "replicate": key.replicate,
+                **{name: found.get(name) for name in ("trials", "modelled", "pruned", "failed", "epochs")},
+                "budget": found.get("budget", results.study.search.epochs_budget),
+                "best": found.get("best"),
+                "params": parameters(results.winner(key)),
+            }
+        )
+    schema = {
+        **{"dataset": pl.String, "arm": pl.String, "replicate": pl.Int64},
+        **dict.fromkeys(("trials", "modelled", "pruned", "failed", "epochs", "budget"), pl.Int64),
+        **{"best": pl.Float64, "params": pl.String},
+    }
+    place = ["dataset", "arm", "replicate"]
+    tried = pl.DataFrame(rows, schema=schema)
+    return tried.join(
+        optimism(results).select(*place, "confirmed", "optimism"), on=place, how="left", maintain_order="left"
+    )
+
+
+def parameters(params: dict[str, Any] | None) -> str | None:
+    """``margin.k_delta = 2, lr = 0.0001``; None where there is no winner."""
+    if params is None:
+        return None
+    shown = (f"{k} = {v:.4g}" if isinstance(v, float) else f"{k} = {v}" for k, v in sorted(params.items()))
+    return ", ".join(shown) or "nothing searched"
+
+
+def time_use(results: Results) -> pl.DataFrame:
+    """Where time went: part, step, seconds, share of the part.
+
+    ``in runs``: seconds by training step, summed over all runs, which may overlap. ``on the clock``: the study's own steps.
+    ``search + confirmation``: these two again, by whether any run was in an epoch; what is left is what the platform costs.
+    """
+    rows = results.epochs()
+    steps = step_seconds(rows.select(pl.col("^time/.*_s$").sum()).row(0, named=True)) if len(rows) else {}
+    clock: dict[str, float] = results.summary.get("steps", {})
+    order = [s for s in STUDY_STEPS if s in clock] + sorted(set(clock) - {*STUDY_STEPS})
+    parts = {IN_RUNS: dict(sorted(steps.items(), key=lambda s: -s[1])), ON_CLOCK: {s: clock[s] for s in order}}
+    busy = busy_seconds(rows)
+    idle = clock.get("search", 0.0) + clock.get("confirmation", 0.0) - busy
+    if clock and idle >= 0:  # below zero the clock is that of the last session alone, the runs are of all
+        parts[BUSY] = {"a run was busy": busy, "no run was busy": idle}
+    out = []
+    for part, spent in parts.items():
+        total = sum(spent.values()) or 1.0
+        out += [{"part": part, "step": step, "seconds": s, "share": s / total} for step, s in spent.items()]
+    return pl.DataFrame(out, schema=_TIME)
+
+
+def busy_seconds(epochs: pl.DataFrame) -> float:
+    """Seconds in which at least one run was in an epoch: the union of all epochs' intervals."""
+    spans = []
+    for row in epochs.iter_rows(named=True):
+        steps = step_seconds(row)
+        # A row's time is that of its end of training, before its checkpoint was written.
+        end = row["time"] + steps.get("checkpoint", 0.0)
+        spans.append((end - sum(steps.values()), end))
+    busy, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return busy

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from marginlab.compare import Difference, answers, judge, optimism, paired, seeds_needed
+from marginlab.results import Results
+from marginlab.study import Comparison, Confirmation, Search
+from tests.report.synthetic import Synthetic, study
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return Results.open(Synthetic(tmp_path_factory.mktemp("whole")).whole())
+
+
+def test_the_difference_by_hand():
+    """Differences 0.010, 0.015, 0.020: mean 0.015, sd 0.005, se 0.005 / sqrt(3); t[0.975, 2] = 4.302653."""
+    d = Difference.of([0.010, 0.015, 0.020])
+    assert (d.n, d.mean, d.sd) == (3, pytest.approx(0.015), pytest.approx(0.005))
+    assert d.se == pytest.approx(0.00288675, abs=1e-8)
+    assert (d.low, d.high) == (pytest.approx(0.0025793, abs=1e-7), pytest.approx(0.0274207, abs=1e-7))
+
+
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_the_interval_is_that_of_scipy_and_agrees_with_the_paired_test(n):
+    rng = np.random.default_rng(n)
+    first, second = rng.normal(0.5, 0.1, n), rng.normal(0.45, 0.1, n)
+    d = Difference.of(list(first - second))
+    expected = stats.t.interval(0.95, n - 1, loc=np.mean(first - second), scale=stats.sem(first - second))
+    assert (d.low, d.high) == pytest.approx(expected)
+    test = stats.ttest_rel(first, second)
+    assert test.confidence_interval() == pytest.approx((d.low, d.high))
+    assert (d.low > 0 or d.high < 0) == (test.pvalue < 0.05)
+
+
+def test_one_pair_has_a_mean_and_no_interval_and_none_has_nothing():
+    assert Difference.of([0.3]) == Difference(1, 0.3)
+    assert Difference.of([]) == Difference(0)
+    assert judge(Difference.of([0.3]), 0.01) == judge(Difference.of([]), 0.01) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.002, 0.03, "better"),
+        (0.02, 0.03, "better"),
+        (-0.03, -0.002, "worse"),
+        (-0.01, 0.01, "matches"),
+        (0.002, 0.009, "matches"),  # surely above zero, surely below what matters
+        (-0.009, -0.002, "matches"),
+        (-0.002, 0.03, "undecided"),
+        (-0.03, 0.03, "undecided"),
+        (0.0, 0.03, "undecided"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval_and_the_margin(low, high, verdict):
+    assert judge(Difference(5, (low + high) / 2, 0.01, 0.005, low, high), 0.01) == verdict
+
+
+def test_equal_arms_match():
+    assert judge(Difference.of([0.0, 0.0, 0.0]), 0.0) == "matches"
+
+
+def test_the_declared_contrast_is_answered_for_each_dataset(whole):
+    oai, knees = answers(whole)
+    assert (oai.dataset, oai.first, oai.second, oai.metric, oai.horizon) == (
+        "oai",
+        "automargin",
+        "fixed",
+        "test/map",
+        None,
+    )
+    assert (oai.verdict, oai.needed, oai.difference.mean) == ("better", None, pytest.approx(0.015))
+    assert (knees.verdict, knees.difference.mean, knees.difference.sd) == (
+        "undecided",
+        pytest.approx(0.01),
+        pytest.approx(0.02),
+    )
+    assert knees.needed == 34
+
+
+def test_a_horizon_can_be_the_endpoint(tmp_path):
+    """At every horizon all arms are lower by the same: the differences stay."""
+    declared = Comparison(primary="test/map_24m", contrast=("triplet", "fixed"), margin=0.01)
+    oai, _ = answers(Results.open(Synthetic(tmp_path, study(comparison=declared)).whole()))
+    assert (oai.metric, oai.horizon, oai.verdict) == ("test/map", 24, "worse")
+    assert oai.difference.mean == pytest.approx(-0.045)
+
+
+def test_one_seed_is_undecided(tmp_path):
+    oai, _ = answers(Results.open(Synthetic(tmp_path, study(seeds=1)).whole()))
+    assert (oai.verdict, oai.needed, oai.difference) == ("undecided", None, Difference(1, pytest.approx(0.01)))
+
+
+def test_without_a_declared_contrast_there_is_no_answer(tmp_path):
+    assert answers(Results.open(Synthetic(tmp_path, study(comparison=Comparison())).whole())) == []
+
+
+def test_only_seeds_that_both_arms_have_are_paired_and_replicates_are_averaged_within_a_seed():
+    rows = [  # arm, replicate, seed, value
+        ("a", 0, 0, 0.9),
+        ("a", 0, 1, 0.8),
+        ("a", 1, 0, 0.7),
+        ("a", 0, 2, 0.1),
+        ("b", 0, 1, 0.5),
+        ("b", 0, 0, 0.5),
+        ("b", 1, 0, 0.4),
+        ("b", 1, 2, 0.4),
+    ]
+    test = pl.DataFrame(rows, schema=["arm", "replicate", "seed_index", "value"], orient="row")
+    assert paired(test, "a", "b") == pytest.approx([(0.4 + 0.3) / 2, 0.3])
+    assert paired(test, "b", "a") == pytest.approx([-0.35, -0.3])
+
+
+@pytest.mark.parametrize(("mean", "sd", "margin"), [(0.02, 0.03, 0.0), (0.001, 0.02, 0.01), (-0.03, 0.05, 0.01)])
+def test_the_number_of_seeds_decides_with_four_in_five_chances(mean, sd, margin):
+    n = seeds_needed(Difference(5, mean, sd, sd / 5**0.5, -1.0, 1.0), margin)
+    distance = max(abs(mean), margin - abs(mean))
+    power = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, distance / (sd / n**0.5))
+    assert 0.78 < power < 0.84
+    fewer = stats.nct.sf(stats.t.ppf(0.975, n - 2), n - 2, distance / (sd / (n - 1) ** 0.5))
+    assert fewer < power
+
+
+def test_no_number_of_seeds_is_named_where_none_follows():
+    assert seeds_needed(Difference(1, 0.01), 0.01) is None
+    assert seeds_needed(Difference(5, 0.0, 0.02, 0.01, -0.02, 0.02), 0.0) is None
+    assert seeds_needed(Difference(5, 1e-6, 1.0, 0.5, -1.0, 1.0), 0.0) is None
+
+
+def test_an_undecided_answer_needs_more_seeds_than_it_had():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        d = Difference.of(list(rng.normal(0.01, 0.02, 4)))
+        if judge(d, 0.01) == "undecided":
+            assert seeds_needed(d, 0.01) > d.n
+
+
+def test_selection_optimism_by_hand(whole):
+    """Searches found 0.51; confirmation ends at 0.48, 0.49, 0.50."""
+    frame = optimism(whole)
+    assert len(frame) == 6
+    for row in frame.iter_rows(named=True):
+        assert (row["search"], row["n"]) == (0.51, 3)
+        assert (row["confirmed"], row["optimism"]) == (pytest.approx(0.49), pytest.approx(0.02))
+
+
+def test_optimism_compares_the_same_folds_and_the_same_epoch(tmp_path):
+    longer = study(search=Search(epochs_budget=12, max_epochs=2), confirmation=Confirmation(seeds=3, folds=1, epochs=4))
+    frame = optimism(Results.open(Synthetic(tmp_path / "longer", longer).whole()))
+    assert frame["confirmed"][0] == pytest.approx((0.29 + 0.295 + 0.30) / 3)  # halfway up the line from 0.1
+    two_folds = study(search=Search(epochs_budget=12, max_epochs=4, folds=(0, 1)))
+    frame = optimism(Results.open(Synthetic(tmp_path / "folds", two_folds).whole()))
+    assert frame["confirmed"].null_count() == len(frame)  # fold 1 is not confirmed
