@@ -1,0 +1,335 @@
+"""Keeps MLflow in step with a study's run folders. A folder is the truth of its run; what MLflow has is a projection.
+
+The study is one MLflow run, and every trial and confirmation run a child of it. How far a child has got is a tag of the
+child itself, logged in the same call as the metrics; a metric's timestamp is its row's own time, and MLflow keeps a point
+that is logged twice with the same time once. So a sync may be cut off anywhere, and the next one carries on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marginlab.files import read_json, read_lines, write_json
+from marginlab.tracking import describe
+from marginlab.tracking.store import Store, TrackingAway, connect
+from marginlab.values import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+_BATCH = 900  # metric points per call; MLflow takes 1000 points and tags
+_PATIENCE_S = 15.0  # before a server that was away is asked again
+
+PARENT = "mlflow.parentRunId"
+_LOGGED = "marginlab.logged"  # "epoch@milliseconds" of the last row that was logged
+_NO_ROW = (-1, 0)  # described, that is, with parameters and dataset
+_ENDED = "marginlab.ended"  # the time in result.json, once all that follows from a run's end is there
+
+
+@dataclass
+class _Child:
+    """What this process knows of a run's projection."""
+
+    id: str
+    logged: tuple[int, int] | None = None  # epoch and timestamp of the last logged row; None: not even described
+    ended: str = ""
+    state: str = "running"
+    seen: tuple[Any, ...] = ()  # size and times of the folder's files when last looked at
+
+    @classmethod
+    def of(cls, run: MlflowRun) -> _Child:
+        tags = run.data.tags
+        epoch, _, at = tags.get(_LOGGED, "").partition("@")
+        return cls(
+            run.info.run_id, (int(epoch), int(at)) if at else None, tags.get(_ENDED, ""), tags.get("state", "running")
+        )
+
+
+class Tracker:
+    """Projects one study's folder into MLflow. Made by the driver; costs nothing until the first :meth:`sync`.
+
+    Args:
+        workspace: where ``mlflow.db`` and ``mlruns/`` are, unless a ``uri`` is given.
+        study_folder: with ``study.json`` and ``runs/``.
+        uri: a tracking URI.
+        allow_embeddings: send embeddings of other datasets than phantoms even to a server elsewhere. They are biometric.
+    """
+
+    def __init__(
+        self, workspace: Path, study_folder: Path, uri: str | None = None, *, allow_embeddings: bool = False
+    ) -> None:
+        self.workspace, self.folder, self.uri = Path(workspace).resolve(), Path(study_folder).resolve(), uri
+        self.allow_embeddings = allow_embeddings
+        self._began = time.time()
+        self._commit = _git_commit()
+        self._token = secrets.token_hex(8)  # of this process, in tracking.json
+        self._away: tuple[float, TrackingAway] | None = None
+        self._forget()
+
+    def sync(self) -> dict[str, int]:
+        """Bring MLflow up to date.
+
+        A complete run is FINISHED; so is a pruned one, which did what was asked of it (the tag ``state`` tells them
+        apart); a failed one is FAILED, with the tag ``reason``; one without a result is RUNNING.
+
+        Returns:
+            How many runs were made, metric points logged and runs ended by this call.
+
+        Raises:
+            TrackingAway: MLflow does not answer. A later call catches up; for 15 seconds calls fail without asking again.
+        """
+        if self._away and time.monotonic() < self._away[0]:
+            raise self._away[1]
+        try:
+            with self.opened() as store:
+                return self._sync(store)
+        except TrackingAway as e:
+            self._away = (time.monotonic() + _PATIENCE_S, e)
+            raise
+
+    def finish(self, report: Path) -> None:
+        """Project what is left, attach the files of a report's folder to the study's run, and end it."""
+        with self.opened() as store:
+            self._sync(store)
+            if report.is_dir():
+                store.client.log_artifacts(self.parent, str(report), "report")
+            store.client.set_terminated(self.parent, "FINISHED")
+            self._parent_ended = True
+
+    def run_of(self, folder: str) -> str:
+        """The id of MLflow's run for a run folder (relative to the study's) that was synced."""
+        return self._children[folder].id
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Store]:
+        """The connection, with this tracker as the only one at work on the study's folder."""
+        if not (self.folder / "study.json").exists():
+            raise InputError(f"{self.folder} holds no study.json: it is not the folder of a study.")
+        with (self.folder / ".tracking.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._take() != self._token:  # another process was here: what we remember may be old
+                self._forget()
+            try:
+                store = self._store or connect(self.workspace, self.uri)
+                with store.answering():
+                    self._attach(store)
+                    yield store
+            except BaseException:
+                self._forget()
+                raise
+
+    def _take(self) -> str:
+        """Sign ``tracking.json``; returns who signed it before. Its ``id`` is what MLflow's runs are found by."""
+        path = self.folder / "tracking.json"
+        record = read_json(path) if path.exists() else {"id": secrets.token_hex(8), "writer": ""}
+        self.id, before = record["id"], record["writer"]
+        if before != self._token:
+            write_json(path, {**record, "writer": self._token})
+        return str(before)
+
+    def _forget(self) -> None:
+        self.declared: dict[str, Any] = {}  # to_json of the study
+        self._store: Store | None = None
+        self._children: dict[str, _Child] = {}
+        self.experiment = self.parent = ""
+        self._parent_ended = False
+
+    def _attach(self, store: Store) -> None:
+        """Find the study's run and its children, or make the former."""
+        if self._store is not None:
+            return
+        self.declared = read_json(self.folder / "study.json")["study"]
+        self.experiment = store.experiment(self.declared["name"])
+        mine = f"tags.`marginlab.projection` = '{self.id}'"
+        parents = _search(store.client, self.experiment, f"{mine} and tags.kind = 'study'", everything=True)
+        if parents:
+            parent = parents[0].info
+            self.parent, self._parent_ended = parent.run_id, parent.status != "RUNNING"
+            if parent.lifecycle_stage == "deleted":
+                store.client.restore_run(parent.run_id)
+        else:
+            self.parent = self._make_parent(store.client)
+        for run in _search(store.client, self.experiment, f"{mine} and tags.kind != 'study'"):
+            self._children[run.data.tags["marginlab.run_folder"]] = _Child.of(run)
+        self._away, self._store = None, store
+
+    def _make_parent(self, client: MlflowClient) -> str:
+        study = self.declared
+        tags = {"kind": "study", "study": study["name"], "marginlab.projection": self.id, **self._git()}
+        if study.get("question"):
+            tags["mlflow.note.content"] = study["question"]
+        return str(client.create_run(self.experiment, tags=tags, run_name=study["name"]).info.run_id)
+
+    def _git(self) -> dict[str, str]:
+        return {"git.sha": self._commit, "mlflow.source.git.commit": self._commit} if self._commit else {}
+
+    def _sync(self, store: Store) -> dict[str, int]:
+        counts = {"runs": 0, "points": 0, "ended": 0}
+        for name in self.folders():
+            path, child = self.folder / name, self._children.get(name)
+            seen = (*_look(path / "epochs.jsonl"), *_look(path / "result.json"))
+            if child is None or child.seen != seen:
+                child = self._project(store, name, child, counts)
+                child.seen = seen  # taken before reading: what was written since is seen next time
+        return counts
+
+    def folders(self) -> Iterator[str]:
+        """All run folders, relative to the study's. A known one is not walked into."""
+        for place, folders, files in os.walk(self.folder / "runs"):
+            name = os.path.relpath(place, self.folder)
+            if name in self._children or "run.json" in files:
+                folders.clear()
+                yield name
+            folders.sort()
+
+    def _project(self, store: Store, name: str, child: _Child | None, counts: dict[str, int]) -> _Child:
+        from mlflow.entities import RunTag
+
+        path, client = self.folder / name, store.client
+        result = read_json(path / "result.json") if (path / "result.json").exists() else None
+        if child and result and self._is_done(child, result):
+            return child
+        record = read_json(path / "run.json")
+        rows = sorted({r["epoch"]: r for r in read_lines(path / "epochs.jsonl")}.items())
+        times = {epoch: describe.stamp(row["time"]) for epoch, row in rows}
+        if child and child.logged and child.logged != _NO_ROW and times.get(child.logged[0]) != child.logged[1]:
+            # The run was begun anew since: its points cannot be taken back one by one.
+            client.delete_run(child.id)
+            child = None
+        if child is None:
+            child = self._make_child(store, name, record, min(times.values(), default=None), result)
+            self._children[name] = child
+            counts["runs"] += 1
+        last, _ = child.logged or _describe(client, child, record["run"])
+        counts["points"] += _log_rows(client, child, [row for epoch, row in rows if epoch > last])
+        if result is not None:
+            self._end(store, path, record, child, result)
+            counts["ended"] += 1
+        elif child.state != "running":  # a failed run that is tried again
+            client.log_batch(child.id, tags=[RunTag(_ENDED, ""), RunTag("state", "running"), RunTag("reason", "")])
+            client.update_run(child.id, status="RUNNING")
+            child.ended, child.state = "", "running"
+        return child
+
+    def _make_child(
+        self, store: Store, name: str, record: dict[str, Any], start: int | None, result: dict[str, Any] | None
+    ) -> _Child:
+        client = store.client
+        # The commit of a run that ended before this process began is not known.
+        git = self._git() if result is None or result["time"] >= self._began else {}
+        tags = {**describe.run_tags(record, name), **git, "state": "running", "marginlab.projection": self.id}
+        made = client.create_run(
+            self.experiment,
+            start_time=start or describe.stamp((self.folder / name / "run.json").stat().st_mtime),
+            tags={**tags, PARENT: self.parent},
+            run_name=describe.run_name(record["labels"], self.declared),
+        )
+        if self._parent_ended:
+            client.update_run(self.parent, status="RUNNING")
+            self._parent_ended = False
+        return _Child(made.info.run_id)
+
+    def _end(self, store: Store, path: Path, record: dict[str, Any], child: _Child, result: dict[str, Any]) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        client, at = store.client, describe.stamp(result["time"])
+        step = result["best_epoch"] or 0
+        metrics = [Metric(k, v, at, step) for k, v in describe.final_points(result).items()]
+        client.log_batch(child.id, metrics=metrics)
+        if (path / "best.safetensors").exists():
+            client.log_artifact(child.id, str(path / "best.safetensors"))
+        for part in self._embeddings(store, record, path):
+            client.log_artifact(child.id, str(part), "embeddings")
+        client.set_terminated(child.id, "FAILED" if result["state"] == "failed" else "FINISHED", at)
+        child.ended, child.state = self._mark(result), result["state"]
+        tags = {"state": result["state"], "best_epoch": result["best_epoch"], "reason": result["reason"] or None}
+        # The mark goes last: whatever is cut off before is done again.
+        client.log_batch(child.id, tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None])
+        client.set_tag(child.id, _ENDED, child.ended)
+
+    def _embeddings(self, store: Store, record: dict[str, Any], path: Path) -> list[Path]:
+        labels = record["labels"]
+        if not (labels.get("phantom") is True or store.stays_home or self.allow_embeddings):
+            return []
+        parts = ["validation", "test"] if labels["kind"] == "confirmation" else ["validation"]
+        files = [path / "embeddings" / f"{part}.parquet" for part in parts]
+        return [f for f in files if f.exists()]
+
+    def _mark(self, result: dict[str, Any]) -> str:
+        return f"{result['time']!r}{' with embeddings' if self.allow_embeddings else ''}"
+
+    def _is_done(self, child: _Child, result: dict[str, Any]) -> bool:
+        # Embeddings that were held back go out once they are allowed, and are not asked back when no longer.
+        return child.ended in (self._mark(result), f"{result['time']!r} with embeddings")
+
+
+def _describe(client: MlflowClient, child: _Child, run: dict[str, Any]) -> tuple[int, int]:
+    """Log a run's dataset (its fingerprint, which names nobody) and its parameters."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+
+    data = Dataset(name=run["dataset"], digest=run["data"][:36], source_type="marginlab", source="{}")
+    client.log_inputs(child.id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+    params = [Param(k, v) for k, v in describe.flatten(run["training"]).items()]
+    for i in range(100, len(params), 100):
+        client.log_batch(child.id, params=params[i : i + 100])
+    client.log_batch(child.id, params=params[:100], tags=[RunTag(_LOGGED, "{}@{}".format(*_NO_ROW))])
+    child.logged = _NO_ROW
+    return _NO_ROW
+
+
+def _log_rows(client: MlflowClient, child: _Child, rows: list[dict[str, Any]]) -> int:
+    """Log rows, a few whole ones per call, each call with the tag that says how far it got. Returns the number of points."""
+    from mlflow.entities import Metric, RunTag
+
+    batch: list[Any] = []
+    count = 0
+    for i, row in enumerate(rows):
+        at = describe.stamp(row["time"])
+        batch += [Metric(k, v, at, row["epoch"]) for k, v in describe.points(row).items()]
+        following = len(describe.points(rows[i + 1])) if i + 1 < len(rows) else _BATCH
+        if len(batch) + following > _BATCH:
+            client.log_batch(child.id, metrics=batch, tags=[RunTag(_LOGGED, f"{row['epoch']}@{at}")])
+            child.logged = (row["epoch"], at)
+            count, batch = count + len(batch), []
+    return count
+
+
+def _search(client: MlflowClient, experiment: str, where: str, everything: bool = False) -> list[MlflowRun]:
+    from mlflow.entities import ViewType
+
+    view = ViewType.ALL if everything else ViewType.ACTIVE_ONLY
+    found: list[MlflowRun] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], where, view, max_results=1000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _look(path: Path) -> tuple[int, int]:
+    try:
+        s = path.stat()
+    except FileNotFoundError:
+        return (-1, -1)
+    return (s.st_size, s.st_mtime_ns)
+
+
+def _git_commit() -> str | None:
+    """The commit of the working folder's repository, or None."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

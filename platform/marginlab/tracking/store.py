@@ -1,0 +1,178 @@
+"""Where the projection goes: a sqlite file in the workspace, or whatever tracking URI the user names.
+
+mlflow is imported by :func:`connect` and not before: it takes two seconds and 200 MB that no worker should pay.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from marginlab.values import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Nothing leaves the machine unasked, nothing is printed, and a server that is away is noticed in seconds.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_CHECK_TIMEOUT_S = 3.0
+
+
+class TrackingAway(InputError):
+    """MLflow cannot be reached or refuses. Nothing is lost: the run folders hold everything, a later sync catches up."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open connection. ``uri`` is both the tracking and the registry URI."""
+
+    workspace: Path
+    uri: str
+    client: MlflowClient
+
+    @property
+    def shown_uri(self) -> str:
+        return shown(self.uri)
+
+    @property
+    def stays_home(self) -> bool:
+        """Whether what is logged stays on this machine: a file, or a server at a loopback address."""
+        return not self.uri.startswith("http") or (urlsplit(self.uri).hostname or "") in _LOOPBACK
+
+    def experiment(self, study: str) -> str:
+        """The id of the study's experiment, made where it does not exist yet.
+
+        Without a server in between, MLflow writes absolute paths into its database: the location is given, not left to
+        the current directory, and follows a workspace that was moved.
+        """
+        location = None if self.uri.startswith("http") else (self.workspace / "mlruns" / study).as_uri()
+        found = self.client.get_experiment_by_name(study)
+        if found is None:
+            return str(self.client.create_experiment(study, artifact_location=location))
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        old, mlruns, _ = found.artifact_location.rpartition(f"/mlruns/{study}")
+        if mlruns and found.artifact_location != location and self.uri == default_uri(self.workspace):
+            _follow_move(self.workspace / "mlflow.db", old, self.workspace.as_uri())
+        return str(found.experiment_id)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Turns whatever goes wrong between us and MLflow into :class:`TrackingAway`."""
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, RequestException, SQLAlchemyError, OSError) as e:
+            raise TrackingAway(
+                f"MLflow at {self.shown_uri} does not answer or refuses: {_first_line(e)}. The runs go on and their "
+                "folders hold everything; `marginlab sync` brings MLflow up to date later."
+            ) from e
+
+
+def default_uri(workspace: Path) -> str:
+    return f"sqlite:///{workspace.resolve()}/mlflow.db"
+
+
+def connect(workspace: Path, uri: str | None = None) -> Store:
+    """Open MLflow, in the driver's process.
+
+    Args:
+        workspace: holds ``mlflow.db`` and ``mlruns/`` where no ``uri`` is given.
+        uri: a tracking URI: ``http(s)://``, ``sqlite:///`` or another database.
+
+    Raises:
+        TrackingAway: nothing answers at ``uri``, within seconds.
+    """
+    workspace = workspace.resolve()
+    uri = (uri or default_uri(workspace)).rstrip("/")
+    for name, setting in ENVIRONMENT.items():
+        os.environ.setdefault(name, setting)
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    workspace.mkdir(parents=True, exist_ok=True)
+    try:
+        # Processes that create the tables of a new database together fail: one does, the others wait.
+        with (workspace / ".mlflow.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+    except (MlflowException, ImportError, ValueError) as e:
+        raise _away(uri, _first_line(e)) from e
+    return Store(workspace, uri, client)
+
+
+def shown(uri: str) -> str:
+    """The URI without user name and password."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def _away(uri: str, reason: str) -> TrackingAway:
+    return TrackingAway(
+        f"No MLflow answers at {shown(uri)} ({reason}): start the server, correct the tracking URI, or leave it out to "
+        "use the workspace's own mlflow.db."
+    )
+
+
+def _check_reachable(uri: str) -> None:
+    """One short look before mlflow's own attempts, which retry for minutes."""
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme in ("http", "https"):
+            urllib.request.urlopen(f"{uri}/health", timeout=_CHECK_TIMEOUT_S).close()
+        elif parts.hostname:
+            port = parts.port or {"postgresql": 5432, "mysql": 3306}.get(parts.scheme.partition("+")[0])
+            if port:
+                socket.create_connection((parts.hostname, port), _CHECK_TIMEOUT_S).close()
+    except urllib.error.HTTPError as e:
+        if e.code not in (401, 403):  # it is there and wants a name; mlflow's client has its own settings for that
+            raise _away(uri, f"it answers {e.code} to /health") from None
+    except (OSError, ValueError) as e:
+        raise _away(uri, str(getattr(e, "reason", e))) from None
+
+
+def _follow_move(database: Path, old: str, new: str) -> None:
+    columns = {
+        "experiments": ["artifact_location"],
+        "runs": ["artifact_uri"],
+        "logged_models": ["artifact_location"],
+        "model_versions": ["source", "storage_location"],
+    }
+    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+        for table, names in columns.items():
+            for name in names:
+                connection.execute(
+                    f"UPDATE {table} SET {name} = ? || substr({name}, ?) WHERE substr({name}, 1, ?) = ?",
+                    (new, len(old) + 1, len(old) + 1, old + "/"),
+                )
+
+
+def _first_line(e: Exception) -> str:
+    return (str(e).strip() or type(e).__name__).splitlines()[0][:300].rstrip(".")

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from marginlab.data.packed import PackedDataset
+from marginlab.runs import RunFolder
+from marginlab.tracking import Tracker, champion, connect
+from marginlab.training import forward
+from marginlab.values import InputError, to_json
+
+
+def confirm(place, figures, dataset="oai"):
+    """Confirmation runs with these best validation figures, by arm."""
+    fakes = {}
+    for arm, values in figures.items():
+        for i, value in enumerate(values):
+            fakes[arm, i] = place.confirmation(i, arm, dataset).train(3, best=value)
+            fakes[arm, i].recorder.finish("complete", metrics={"test/map": value - 0.1})
+    return fakes
+
+
+FIGURES = {"ada/automargin": [0.7, 0.9, 0.75], "ada/fixed": [0.95, 0.6, 0.7]}  # means 0.783 and 0.75
+
+
+def test_the_best_mean_and_in_it_the_median_win(place):
+    fakes = confirm(place, FIGURES)
+    trial = place.trial(0, arm="ada/fixed").train(3, best=0.99)  # a search proves nothing
+    trial.recorder.finish("complete")
+    (found,) = champion.champions(place.study)
+    assert (found.dataset, found.arm) == ("oai", "ada/automargin")
+    assert found.folder == fakes["ada/automargin", 2].task.folder
+    assert found.arm_best == (0.7, 0.75, 0.9)
+    assert found.arm_test == {"test/map": pytest.approx((0.6 + 0.8 + 0.65) / 3)}
+
+
+def test_failed_runs_do_not_count_and_of_two_the_lower_is_the_median(place):
+    fakes = confirm(place, {"ada/automargin": [0.9, 0.8]})
+    place.confirmation(0, "ada/fixed").train(2, best=0.99).recorder.finish("failed", "no")
+    (found,) = champion.champions(place.study)
+    assert found.folder == fakes["ada/automargin", 1].task.folder
+
+
+LOAD = """
+import json, sys
+import mlflow, numpy as np
+assert "ray" not in sys.modules
+mlflow.set_tracking_uri(sys.argv[1]); mlflow.set_registry_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+np.save(sys.argv[4], model.predict(np.load(sys.argv[3])))
+assert "ray" not in sys.modules
+try:
+    model.predict(np.load(sys.argv[3]).astype(np.float32))
+except mlflow.exceptions.MlflowException:
+    sys.exit(0)
+sys.exit("floats were taken for pixels")
+"""
+
+
+def test_the_registered_champion_embeds_like_the_network(place, packed, tmp_path):
+    fake = confirm(place, FIGURES)["ada/automargin", 2]
+    tracker = Tracker(place.workspace, place.study)
+    uris = champion.register(tracker, {"oai": packed})
+    assert uris == {"oai": "models:/tracked-oai@champion"}
+    store = connect(place.workspace)
+    version = store.client.get_model_version_by_alias("tracked-oai", "champion")
+    assert version.run_id == place.run(fake).info.run_id
+    for words in (
+        "Measured on phantoms",
+        "| test/map | 0.6500 | 0.6833 |",
+        "0.7833 over 3 run(s)",
+        "not for recognising",
+    ):
+        assert words.lower() in version.description.lower()
+
+    assert champion.register(Tracker(place.workspace, place.study), {"oai": packed}) == uris
+    assert len(store.client.search_model_versions("name = 'tracked-oai'")) == 1
+
+    files = [p for p in (place.workspace / "mlruns" / "tracked" / "models").rglob("*") if p.is_file()]
+    assert {"model.safetensors", "config.json", "embedder.py"} <= {p.name for p in files}
+    assert not [p.name for p in files if p.suffix in (".pkl", ".pickle", ".pt", ".pth")]
+    (config,) = [json.loads(p.read_text()) for p in files if p.name == "config.json"]
+    assert config["run"] == fake.task.run.id and config["size"] == 16
+
+    dataset = PackedDataset.open(packed)
+    pixels = tmp_path / "pixels.npy"
+    np.save(pixels, dataset.pixels)
+    env = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PYTHONPATH": "platform"}
+    env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+    argv = [sys.executable, "-c", LOAD, store.uri, uris["oai"], str(pixels), str(tmp_path / "out.npy")]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    training = fake.task.run.training
+    network = training.network.build(1).eval()
+    network.load_state_dict(RunFolder.open(fake.path).best_weights()[0])
+    with torch.no_grad():
+        images = training.augment.evaluate(torch.from_numpy(np.array(dataset.pixels)), dataset.mean, dataset.std)
+        expected = forward(network, images).numpy()
+    found = np.load(tmp_path / "out.npy")
+    assert found.dtype == np.float32 and found.shape == (6, 8)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_new_champion_takes_the_alias_and_other_data_is_refused(place, packed):
+    fakes = confirm(place, {"ada/automargin": [0.7]})
+    champion.register(Tracker(place.workspace, place.study), {"oai": packed})
+    fakes |= confirm(place, {"ada/fixed": [0.8]})
+    champion.register(Tracker(place.workspace, place.study), {"oai": packed})
+    client = connect(place.workspace).client
+    assert client.get_model_version_by_alias("tracked-oai", "champion").version in (2, "2")
+    best = client.get_model_version_by_alias("tracked-oai", "champion")
+    assert best.run_id == place.run(fakes["ada/fixed", 0]).info.run_id
+    place.confirmation(1, "ada/fixed").train(3, best=0.81).recorder.finish("complete")
+    place.confirmation(2, "ada/fixed").train(3, best=0.805).recorder.finish("complete")
+    info = json.loads((packed / "dataset.json").read_text())
+    (packed / "dataset.json").write_text(json.dumps({**info, "fingerprint": "e" * 16}))
+    with pytest.raises(InputError):
+        champion.register(Tracker(place.workspace, place.study), {"oai": packed})
+
+
+NETWORK = """
+from torch import nn
+from marginlab.values import value
+
+@value
+class Means:
+    def build(self, channels):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+def test_a_network_from_a_study_file_travels_with_the_model(place, packed, tmp_path):
+    import mlflow
+    from safetensors.torch import save_file
+
+    (tmp_path / "demo.py").write_text(NETWORK)
+    spec = importlib.util.spec_from_file_location("marginlab_study_means", tmp_path / "demo.py")
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    task = place.confirmation(0).task
+    run = dataclasses.replace(task.run, training=dataclasses.replace(task.run.training, network=module.Means()))
+    save_file({}, tmp_path / "best.safetensors")
+    dataset = PackedDataset.open(packed)
+    champion.save(tmp_path / "model", tmp_path, {"id": run.id, "run": to_json(run)}, dataset, None)
+    del sys.modules[spec.name]  # as in another process
+    (tmp_path / "demo.py").unlink()
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    expected = (np.array(dataset.pixels).mean(axis=(1, 2, 3)) / 255 - 0.4) / 0.2
+    np.testing.assert_allclose(model.predict(np.array(dataset.pixels))[:, 0], expected, rtol=1e-4)

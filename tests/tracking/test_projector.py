@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import shutil
+
+import polars as pl
+import pytest
+import requests
+
+from marginlab.tracking import Tracker, TrackingAway, projector
+from marginlab.tracking.store import Store
+from marginlab.values import InputError
+
+
+def tracker_of(place, **kwargs):
+    return Tracker(place.workspace, place.study, **kwargs)
+
+
+def test_every_point_is_there_once_after_three_syncs(place):
+    a, b = place.trial(0).train(3), place.trial(1).train(2)
+    tracker = tracker_of(place)
+    assert tracker.sync() == {"runs": 2, "points": len(place.expected(a, b)), "ended": 0}
+    assert tracker.sync() == {"runs": 0, "points": 0, "ended": 0}
+    assert tracker_of(place).sync() == {"runs": 0, "points": 0, "ended": 0}
+    assert place.points() == place.expected(a, b)
+
+
+def test_a_run_is_followed_epoch_by_epoch_by_trackers_that_take_turns(place):
+    trial = place.trial()
+    first, second = tracker_of(place), tracker_of(place)
+    for tracker in (first, second, second, first):
+        trial.train(1)
+        tracker.sync()
+    assert place.points() == place.expected(trial)
+    assert place.run(trial).info.status == "RUNNING"
+    assert len(place.sql("SELECT 1 FROM runs")) == 2  # the study's and the trial's
+
+
+def test_many_rows_go_in_batches(place, monkeypatch):
+    monkeypatch.setattr(projector, "_BATCH", 20)
+    trial = place.trial().train(12)
+    tracker_of(place).sync()
+    assert place.points() == place.expected(trial)
+
+
+def test_a_sync_that_is_cut_off_anywhere_is_carried_on(place, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(projector, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(projector, "_BATCH", 10)
+    trial = place.confirmation(0).train(4)
+    trial.recorder.finish("complete", metrics={"test/map": 0.7})
+    fuse = {"left": 0}
+
+    def guard(call):
+        def guarded(*args, **kwargs):
+            if not fuse["left"]:
+                raise requests.ConnectionError("gone")
+            fuse["left"] -= 1
+            return call(*args, **kwargs)
+
+        return guarded
+
+    for name in ("create_run", "log_inputs", "log_batch", "log_artifact", "set_terminated", "set_tag"):
+        monkeypatch.setattr(MlflowClient, name, guard(getattr(MlflowClient, name)))
+    tracker = tracker_of(place)
+    cuts = 0
+    for allowed in range(1, 30):
+        fuse["left"] = allowed
+        try:
+            tracker.sync()
+            break
+        except TrackingAway as e:
+            assert "marginlab sync" in str(e)
+            cuts += 1
+    assert cuts >= 4
+    run = place.run(trial)
+    final = [p for p in place.points() if p[1] in ("test/map", "best/val_map")]
+    assert [p[4] for p in final] == [trial.recorder.best["val/map"], 0.7]
+    assert sorted(p for p in place.points() if p not in final) == place.expected(trial)
+    assert run.info.status == "FINISHED" and len(run.inputs.dataset_inputs) == 1
+    assert run.data.params["margin.k_delta"] == "2.0"
+
+
+def test_what_a_complete_confirmation_run_shows(place):
+    from mlflow import MlflowClient
+
+    fake = place.confirmation(1)
+    tracker = tracker_of(place)
+    fake.train(4, best=0.9, **{"val/broken": float("nan")})
+    result = fake.recorder.finish("complete", metrics={"test/map": 0.75})
+    tracker.sync()
+    run = place.run(fake)
+    tags = run.data.tags
+    assert run.info.run_name == "oai ada/automargin confirmation seed 1 fold 0"
+    assert run.info.status == "FINISHED" and run.info.end_time == round(result["time"] * 1000)
+    assert tags["mlflow.parentRunId"] == tracker.parent
+    shown = {
+        k: tags[k]
+        for k in ("kind", "study", "dataset", "arm", "margin_policy", "replicate", "fold", "phantom", "state")
+    }
+    assert shown == {
+        "kind": "confirmation",
+        "study": "tracked",
+        "dataset": "oai",
+        "arm": "ada/automargin",
+        "margin_policy": "AutoMargin",
+        "replicate": "0",
+        "fold": "0",
+        "phantom": "true",
+        "state": "complete",
+    }
+    assert tags["marginlab.run_id"] == fake.task.run.id and tags["seed"] == str(fake.task.run.seed)
+    assert run.data.params["loss.type"] == "AdaTriplet" and run.data.params["network.dim"] == "8"
+    assert run.data.params["lr"] == "0.0001" and "type" not in run.data.params
+    assert "val/broken" not in run.data.metrics
+    (history,) = MlflowClient(f"sqlite:///{place.workspace}/mlflow.db").get_metric_history(run.info.run_id, "test/map")
+    assert (history.value, history.step) == (0.75, 2)  # the best epoch
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("oai", fake.task.run.data)
+    assert place.artifacts(fake) == ["best.safetensors", "embeddings/test.parquet", "embeddings/validation.parquet"]
+    root = place.workspace / "mlruns" / "tracked" / run.info.run_id / "artifacts"
+    frame = pl.read_parquet(root / "embeddings" / "validation.parquet")
+    assert frame.columns == ["row", "label", "months", "embedding"]
+
+
+def test_the_study_is_the_parent_and_ends_with_its_report(place, tmp_path):
+    from marginlab.tracking import connect
+
+    place.trial(7).train(1)
+    (tmp_path / "report" / "tables").mkdir(parents=True)
+    (tmp_path / "report" / "index.html").write_text("<p>answer</p>")
+    (tmp_path / "report" / "tables" / "primary.csv").write_text("a,b")
+    tracker = tracker_of(place)
+    tracker.sync()
+    client = connect(place.workspace).client
+    parent = client.get_run(tracker.parent)
+    assert (parent.info.run_name, parent.info.status) == ("tracked", "RUNNING")
+    assert parent.data.tags["kind"] == "study" and parent.data.tags["mlflow.note.content"] == "Does it?"
+    tracker.finish(tmp_path / "report")
+    assert client.get_run(tracker.parent).info.status == "FINISHED"
+    assert [a.path for a in client.list_artifacts(tracker.parent, "report")] == ["report/index.html", "report/tables"]
+    place.trial(8).train(1)  # the study is extended
+    tracker_of(place).sync()
+    assert client.get_run(tracker.parent).info.status == "RUNNING"
+
+
+def test_states_of_pruned_and_failed_runs_and_a_second_try(place):
+    pruned, failed = place.trial(0).train(2), place.trial(1).train(1)
+    pruned.recorder.finish("pruned")
+    failed.recorder.finish("failed", "The loss was nan in epoch 1.")
+    tracker = tracker_of(place)
+    assert tracker.sync()["ended"] == 2
+    assert (place.run(pruned).info.status, place.run(pruned).data.tags["state"]) == ("FINISHED", "pruned")
+    assert place.artifacts(pruned) == ["best.safetensors", "embeddings/validation.parquet"]
+    assert (place.run(failed).info.status, place.run(failed).data.tags["state"]) == ("FAILED", "failed")
+    assert place.run(failed).data.tags["reason"] == "The loss was nan in epoch 1."
+    (failed.path / "result.json").unlink()
+    failed.train(1)
+    tracker.sync()
+    assert (place.run(failed).info.status, place.run(failed).data.tags["state"]) == ("RUNNING", "running")
+    failed.recorder.finish("complete")
+    tracker_of(place).sync()
+    assert (place.run(failed).info.status, place.run(failed).data.tags["state"]) == ("FINISHED", "complete")
+    rows = [p for p in place.points() if p[1] != "best/val_map"]
+    assert rows == place.expected(pruned, failed)
+
+
+def test_a_run_that_was_begun_anew_replaces_its_projection(place):
+    place.trial().train(3)
+    tracker = tracker_of(place)
+    tracker.sync()
+    shutil.rmtree(place.trial().path)
+    again = place.trial().train(2)
+    tracker.sync()
+    assert place.points() == place.expected(again)
+
+
+def test_what_was_deleted_in_mlflow_comes_back(place, monkeypatch):
+    from marginlab.tracking import connect
+
+    monkeypatch.setattr(projector, "_PATIENCE_S", 0.0)
+    trial = place.trial().train(2)
+    tracker = tracker_of(place)
+    tracker.sync()
+    client = connect(place.workspace).client
+    client.delete_run(place.run(trial).info.run_id)
+    client.delete_run(tracker.parent)
+    tracker_of(place).sync()
+    assert place.points() == place.expected(trial)
+    assert client.get_run(place.run(trial).data.tags["mlflow.parentRunId"]).info.lifecycle_stage == "active"
+
+
+def test_embeddings_of_people_go_to_another_machine_only_when_allowed(place, monkeypatch):
+    monkeypatch.setattr(Store, "stays_home", property(lambda self: False))
+    person, phantom = place.trial(0, dataset="cxr14").train(2), place.trial(0).train(2)
+    for fake in (person, phantom):
+        fake.recorder.finish("complete")
+    tracker_of(place).sync()
+    assert place.artifacts(phantom) == ["best.safetensors", "embeddings/validation.parquet"]
+    assert place.artifacts(person) == ["best.safetensors"]
+    tracker_of(place, allow_embeddings=True).sync()
+    assert place.artifacts(person) == ["best.safetensors", "embeddings/validation.parquet"]
+    assert tracker_of(place).sync()["ended"] == 0
+
+
+def test_runs_that_ended_before_this_process_claim_no_commit(place, monkeypatch):
+    monkeypatch.setattr(projector, "_git_commit", lambda: "c0ffee")
+    before = place.trial(0).train(1)
+    before.recorder.finish("complete")
+    tracker = tracker_of(place)
+    now = place.trial(1).train(1)
+    now.recorder.finish("complete")
+    tracker.sync()
+    assert "git.sha" not in place.run(before).data.tags
+    assert place.run(now).data.tags["git.sha"] == place.run(now).data.tags["mlflow.source.git.commit"] == "c0ffee"
+
+
+def test_a_moved_workspace_keeps_its_artifacts(place):
+    trial = place.trial().train(1)
+    trial.recorder.finish("complete")
+    tracker_of(place).sync()
+    moved = place.workspace.with_name("moved")
+    place.workspace.rename(moved)
+    place.workspace = moved
+    other = place.trial(1).train(1)
+    other.recorder.finish("complete")
+    assert tracker_of(place).sync()["runs"] == 1
+    for fake in (trial, other):
+        assert str(moved) in place.run(fake).info.artifact_uri
+        assert "best.safetensors" in place.artifacts(fake)
+
+
+def test_a_server_that_is_away_is_not_asked_at_every_call(place):
+    place.trial().train(1)
+    tracker = tracker_of(place, uri="http://127.0.0.1:1")
+    with pytest.raises(TrackingAway, match=r"http://127\.0\.0\.1:1 .*start the server") as first:
+        tracker.sync()
+    with pytest.raises(TrackingAway) as second:
+        tracker.sync()
+    assert second.value is first.value
+
+
+def test_another_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no study\.json"):
+        Tracker(tmp_path, tmp_path).sync()
