@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from marginlab import retrieval
 from marginlab.data.subset import Subset
-from marginlab.retrieval import Ranking, concatenate, evaluate, unit
+from marginlab.retrieval import Ranking, concatenate, protocol_scores, unit, validation_scores
 from marginlab.values import InputError
 
 torch.set_num_threads(1)
@@ -256,45 +256,48 @@ def angles(*degrees):
     return torch.stack([torch.cos(a), torch.sin(a)], dim=1)
 
 
-def test_evaluate_worked_out_by_hand():
+def test_scores_worked_out_by_hand():
     # gallery: 0 (subject 0) at 0 deg, 3 (subject 1) at 50, 5 (subject 2) at 90
     # query 1 (subject 0) at 10: 0, 3, 5 -> rank 1; query 2 (subject 0) at 60: 3, 5, 0 -> rank 3; query 4 (1) at 80: 5, 3, 0 -> 2
-    subset = toy_subset()
-    out = evaluate(angles(0, 10, 60, 50, 80, 90), subset)
+    subset, x = toy_subset(), angles(0, 10, 60, 50, 80, 90)
+    out = protocol_scores(x, subset)
     assert out["map_12m"] == pytest.approx((1 + 1 / 3) / 2)
     assert out["map_24m"] == pytest.approx(1 / 2)
-    assert out["map_test"] == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
-    assert (out["cmc_1_12m"], out["cmc_1_24m"], out["cmc_1_test"]) == pytest.approx((0.5, 0, 1 / 3))
-    assert (out["cmc_allshots_1_test"], out["map_at_r_test"]) == pytest.approx((1 / 3, 1 / 3))
-    whole = Ranking.of(*[angles(0, 10, 60, 50, 80, 90)] * 2, *[subset.label] * 2, *[subset.visit] * 2)
+    assert out["map"] == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
+    assert (out["cmc_1_12m"], out["cmc_1_24m"], out["cmc_1"]) == pytest.approx((0.5, 0, 1 / 3))
+    assert (out["cmc_allshots_1"], out["map_at_r"]) == pytest.approx((1 / 3, 1 / 3))
+    whole = Ranking.of(x, x, *[subset.label] * 2, *[subset.visit] * 2)
     assert whole.unmatched == 1
-    assert (out["map"], out["map_at_r"]) == (whole.map(), whole.map_at_r())
-    assert (out["cmc_1"], out["cmc_allshots_1"]) == (whole.cmc(1), whole.cmc_allshots(1))
+    among_all = validation_scores(x, subset)
+    assert (among_all["map"], among_all["map_at_r"]) == (whole.map(), whole.map_at_r())
+    assert (among_all["cmc_1"], among_all["cmc_allshots_1"]) == (whole.cmc(1), whole.cmc_allshots(1))
+    assert {k: v for k, v in among_all.items() if k.endswith("m")} == {k: out[k] for k in ("map_12m", "map_24m")}
 
 
-def test_evaluate_leaves_out_what_has_no_match():
+def test_scores_leave_out_what_has_no_match():
     subset = toy_subset()
     rows = np.array([0, 1, 4, 5])  # subject 1's query stays, its gallery image is gone
     part = Subset(
         subset.pixels, *(getattr(subset, f)[rows] for f in ("rows", "label", "visit", "months", "gallery", "query"))
     )
-    out = evaluate(angles(0, 10, 80, 90), part)
+    out = protocol_scores(angles(0, 10, 80, 90), part)
     assert "map_24m" not in out
     assert "map_12m" in out
     assert not any(np.isnan(v) for v in out.values())
     alone = Subset(
         subset.pixels, *(getattr(subset, f)[5:] for f in ("rows", "label", "visit", "months", "gallery", "query"))
     )
-    assert evaluate(angles(90), alone) == {}
+    assert protocol_scores(angles(90), alone) == validation_scores(angles(90), alone) == {}
 
 
-def test_evaluate_is_the_same_in_small_blocks(monkeypatch):
+def test_scores_are_the_same_in_small_blocks(monkeypatch):
     x, label, rng = tie_free(60, 8)
     months = rng.choice([0, 12, 24], 60).astype(np.float32)
     subset = Subset(np.zeros((60, 1, 1, 1)), np.arange(60), label, months.astype(int), months, months == 0, months > 0)
-    whole = evaluate(x, subset)
+    whole = protocol_scores(x, subset) | validation_scores(x, subset)
     monkeypatch.setattr(retrieval, "_POSITIVES_AT_ONCE", 50)
-    assert evaluate(x.numpy(), subset) == pytest.approx(whole, abs=1e-12)
+    again = protocol_scores(x.numpy(), subset) | validation_scores(x.numpy(), subset)
+    assert again == pytest.approx(whole, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +324,7 @@ def test_refusals(change, sentence):
     with pytest.raises(InputError, match="at least one"):
         concatenate([])
     with pytest.raises(InputError, match="2 embeddings for 6 images"):
-        evaluate(torch.ones(2, 2), toy_subset())
+        protocol_scores(torch.ones(2, 2), toy_subset())
 
 
 def test_low_precision_training_settings_do_not_reach_the_ranking():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from marginlab.values import InputError
+
+if TYPE_CHECKING:
+    from marginlab.workspace import Workspace
 
 app = typer.Typer(
     add_completion=False,
@@ -72,10 +76,9 @@ def prepare(
 ) -> None:
     """Decode a raw folder once: manifest, splits and folds, leak check, memory-mapped images."""
     from marginlab.study import Dataset
-    from marginlab.workspace import Workspace
 
     declared = Dataset(dataset, root=str(root), size=size, label=label)
-    space = Workspace.at(workspace)
+    space = _space(workspace)
     with _bar(f"preparing {dataset}") as progress:
         packed = space.prepare(declared, progress, unreadable)
     d = packed.describe()
@@ -104,10 +107,9 @@ def plan(
     """Lay out what a study will do, without doing any of it; refuse what can never be scheduled."""
     from marginlab.declaration import load_study
     from marginlab.outline import outline
-    from marginlab.workspace import Workspace
 
     loaded = load_study(study)
-    space = Workspace.at(workspace)
+    space = _space(workspace)
     space.check_sources(loaded)
     console.print(outline(loaded, space, _resources(cpus, gpus)))
     _next(f"marginlab run {study} --workspace {workspace}")
@@ -140,10 +142,9 @@ def run(
     from marginlab.report import print_answer
     from marginlab.results import Results
     from marginlab.running import run_study
-    from marginlab.workspace import Workspace
 
     loaded = load_study(study)
-    space = Workspace.at(workspace)
+    space = _space(workspace)
     console.print(f"[bold]{loaded.name}[/] {loaded.question}", highlight=False)
     with Watch(console, space.study(loaded.name)) as watch:
         outcome = run_study(
@@ -157,11 +158,8 @@ def run(
             tracking_uri=tracking_uri,
             allow_embeddings=allow_embeddings,
         )
-    print_answer(console, Results.open(outcome.folder))
+    print_answer(console, Results.open(outcome.folder), outcome.link)
     console.print(f"\nReport: {outcome.report}", highlight=False, soft_wrap=True)
-    console.print(
-        f"Compare in MLflow: {outcome.link.command}\n  then open {outcome.link.url}", highlight=False, soft_wrap=True
-    )
 
 
 @app.command(epilog="Example:  marginlab status automargin-demo")
@@ -202,23 +200,22 @@ def ui(
     """Start the MLflow UI over the workspace and print links that show the comparison. Ctrl-C ends it."""
     from marginlab.tracking import links
 
-    argv, env = links.server(Workspace_root(workspace), port)
-    for name, url in links.known(Workspace_root(workspace), port):
+    root = _space(workspace).root
+    argv, env = links.server(root, port)
+    for name, url in links.known(root, port):
         console.print(f"{name}: {url}", highlight=False, soft_wrap=True)
     console.print("Starting the server (10 to 30 s) ...")
     os.execvpe(argv[0], argv, env)
 
 
-def Workspace_root(workspace: Path) -> Path:
+def _space(workspace: Path) -> Workspace:
     from marginlab.workspace import Workspace
 
-    return Workspace.at(workspace).root
+    return Workspace.at(workspace)
 
 
 def _study_folder(name: str | None, workspace: Path) -> Path:
-    from marginlab.workspace import Workspace
-
-    space = Workspace.at(workspace)
+    space = _space(workspace)
     known = space.studies()
     if not known:
         raise InputError(
@@ -262,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(args=argv, standalone_mode=True)
     except InputError as e:
-        errors.print(f"[red]marginlab:[/] {e}", highlight=False, soft_wrap=True, markup=True)
+        errors.print(Text.assemble(("marginlab: ", "red"), str(e)), soft_wrap=True)
         sys.exit(2)
 
 

@@ -92,17 +92,17 @@ def paired(test: pl.DataFrame, first: str, second: str) -> list[float]:
 
 
 def judge(difference: Difference, margin: float) -> str:
-    """``matches`` if the whole interval lies within the margin; else ``better`` or ``worse`` if it lies on one side of zero.
+    """``better``: the 95% interval lies above zero; ``matches``: above minus the margin; ``worse``: below zero.
 
-    A difference that is surely above zero and surely below the margin was declared not to matter: it matches. Both
-    readings use the 95% interval; an equivalence test at the 5% level would be content with the 90% one.
+    In this order. So *matches* says that the first arm is surely not worse by more than the margin, whatever its chance of
+    being better.
     """
     if difference.low is None or difference.high is None:
         return "undecided"
-    if -margin <= difference.low and difference.high <= margin:
-        return "matches"
     if difference.low > 0:
         return "better"
+    if difference.low >= -margin:
+        return "matches"
     return "worse" if difference.high < 0 else "undecided"
 
 
@@ -110,12 +110,12 @@ def seeds_needed(difference: Difference, margin: float) -> int | None:
     """The number of seeds (all of them, not further ones) that would decide, were the mean and spread as observed.
 
     A simple t power calculation: the smallest n with (t[0.975, n-1] + t[0.8, n-1]) sd / sqrt(n) <= d, which decides with a
-    probability of about 80%. d is how far the mean lies from what it must be told from: zero, or the nearer end of the
-    margin, whichever is further off. None without a spread, without a distance, or beyond 10,000 seeds.
+    probability of about 80%. d is how far the mean lies from what it must be told from: above minus the margin (matches)
+    or below zero (worse), whichever is further off. None without a spread, without a distance, or beyond 10,000 seeds.
     """
     if difference.sd is None or difference.mean is None:
         return None
-    distance = max(abs(difference.mean), margin - abs(difference.mean))
+    distance = max(difference.mean + margin, -difference.mean)
     if distance <= 0:
         return None
     n = np.arange(2, MOST_SEEDS + 1)

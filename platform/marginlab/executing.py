@@ -11,7 +11,7 @@ import torch
 from marginlab import distributed
 from marginlab.data.packed import PackedDataset
 from marginlab.networks import build_seeded
-from marginlab.retrieval import evaluate
+from marginlab.retrieval import protocol_scores
 from marginlab.runs import Recorder, RunFolder, write_embeddings
 from marginlab.training import State, TrainingFailed, embed, fit
 
@@ -61,11 +61,11 @@ def execute(
     except TrainingFailed as e:
         return recorder.finish("failed", str(e)) if recorder else None
     go_on = distributed.broadcast_flag(go_on)
-    scores = test_scores(folder, dataset, device) if open_test and go_on else {}
+    scores = _open_test(folder, dataset, device) if open_test and go_on else {}
     return recorder.finish("complete" if go_on else "pruned", metrics=scores) if recorder else None
 
 
-def test_scores(folder: RunFolder, dataset: PackedDataset, device: torch.device | None) -> dict[str, float]:
+def _open_test(folder: RunFolder, dataset: PackedDataset, device: torch.device | None) -> dict[str, float]:
     """Open the test split: embed it with the best network, keep the embeddings, score them."""
     run, subset = folder.run, dataset.test()
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,4 +75,4 @@ def test_scores(folder: RunFolder, dataset: PackedDataset, device: torch.device 
     if distributed.rank() != 0:
         return {}
     write_embeddings(folder.path / "embeddings" / "test.parquet", embeddings, subset)
-    return {f"test/{k}": v for k, v in evaluate(embeddings, subset).items()}
+    return {f"test/{k}": v for k, v in protocol_scores(embeddings, subset).items()}

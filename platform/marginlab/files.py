@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(_UMASK)
+
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
@@ -18,6 +21,7 @@ def aside(path: Path) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
+    temporary.chmod(0o666 & ~_UMASK)  # mkstemp's files are their owner's alone
     try:
         yield temporary
         with temporary.open("rb") as f:

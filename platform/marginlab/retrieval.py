@@ -21,7 +21,7 @@ from marginlab.values import InputError
 
 Embeddings = Tensor | np.ndarray
 METRICS = ("map", "map_at_r", "cmc_1", "cmc_allshots_1")
-_POSITIVES_AT_ONCE = 2**25  # ranks held at a time by `evaluate`: 128 MiB
+_POSITIVES_AT_ONCE = 2**25  # ranks held at a time by the scores: 128 MiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,25 +194,40 @@ def concatenate(embeddings: Sequence[Embeddings]) -> Tensor:
     return torch.cat([unit(e) for e in embeddings], dim=1).mul_(len(embeddings) ** -0.5)
 
 
-def evaluate(embeddings: Embeddings, subset: Subset) -> dict[str, float]:
-    """The published protocols on embeddings [n, D] of a subset's n images. No entry is NaN: what has no match is left out.
+def validation_scores(embeddings: Embeddings, subset: Subset) -> dict[str, float]:
+    """The published validation protocol on embeddings [n, D]: every image against all others, the same visit excluded.
 
-    ``map``, ``map_at_r``, ``cmc_1``, ``cmc_allshots_1``: validation, every image against all others, the same visit
-    excluded. With the suffix ``_test``: the subset's gallery images (first visits) against its query images (later
-    visits). With ``_12m`` and so on: the same gallery, the queries of that many months after the first visit.
+    Keys: ``map``, ``map_at_r``, ``cmc_1``, ``cmc_allshots_1``; besides, the mAP of each horizon under the test protocol as
+    ``map_12m`` and so on. No entry is NaN: what has no match is left out.
     """
-    embeddings = unit(embeddings)
-    if len(embeddings) != len(subset):
-        raise InputError(f"There are {len(embeddings)} embeddings for {len(subset)} images.")
+    embeddings = _checked(embeddings, subset)
     everything = np.ones(len(subset), dtype=bool)
     out = _means(_per_query(embeddings, subset, everything, everything), everything, "")
-    if subset.query.any() and subset.gallery.any():
-        columns = _per_query(embeddings, subset, subset.query, subset.gallery)
-        months = np.round(subset.months[subset.query])
-        out |= _means(columns, np.ones(len(months), dtype=bool), "_test")
-        for horizon in subset.horizons():
-            out |= _means(columns, months == horizon, f"_{horizon}m")
+    over_time = protocol_scores(embeddings, subset)
+    return out | {k: v for k, v in over_time.items() if k.startswith("map_") and k.endswith("m")}
+
+
+def protocol_scores(embeddings: Embeddings, subset: Subset) -> dict[str, float]:
+    """The published test protocol: the subset's gallery images (first visits) against its query images (later visits).
+
+    The keys of :func:`validation_scores` over all queries, and each with ``_12m`` and so on over the queries of that many
+    months after the first visit. No entry is NaN: what has no match is left out.
+    """
+    embeddings = _checked(embeddings, subset)
+    if not (subset.query.any() and subset.gallery.any()):
+        return {}
+    columns = _per_query(embeddings, subset, subset.query, subset.gallery)
+    months = np.round(subset.months[subset.query])
+    out = _means(columns, np.ones(len(months), dtype=bool), "")
+    for horizon in subset.horizons():
+        out |= _means(columns, months == horizon, f"_{horizon}m")
     return out
+
+
+def _checked(embeddings: Embeddings, subset: Subset) -> Tensor:
+    if len(embeddings) != len(subset):
+        raise InputError(f"There are {len(embeddings)} embeddings for {len(subset)} images.")
+    return unit(embeddings)
 
 
 def _per_query(embeddings: Tensor, subset: Subset, query: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from marginlab.declaration import declare
 from marginlab.files import read_json, write_json
 from marginlab.plan import Plan
 from marginlab.search import read_progress
 from marginlab.study import Study
-from marginlab.tracking import Tracker, TrackingAway, champion, links
+from marginlab.tracking import Tracker, TrackingAway, champion, connect, links
 from marginlab.workspace import Progress, Workspace
 
 SYNC_PERIOD_S = 3.0
@@ -51,7 +50,7 @@ class Journal:
 class Outcome:
     folder: Path
     report: Path
-    link: Any  # links.Link: how to open the comparison
+    link: links.Link | None  # how to open the comparison; None where the tracking server was away
 
 
 def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: Progress) -> Plan:
@@ -93,6 +92,8 @@ def run_study(
 
     folder = workspace.study(study.name)
     journal = Journal(None, on_step)
+    if tracking_uri is not None:
+        connect(workspace.root, tracking_uri)  # a server that is not there is said before anything is done
     plan = prepare_all(study, workspace, journal, progress)
     declare(folder, plan)
     journal.folder = folder
@@ -102,21 +103,35 @@ def run_study(
     try:
         with _Syncing(tracker, on_trouble):
             conduct(plan, folder, packed, journal.step, address, cpus)
+        journal.step("tracking")
+        link = _recorded(tracker, packed, on_trouble)
         journal.step("report")
         write_summary(folder, plan, journal)
-        link = links.comparison(tracker)
         report = write_report(Results.open(folder), folder / "report", link)
-        journal.step("tracking")
-        tracker.sync()
-        champion.register(tracker, packed)
-        tracker.finish(folder / "report")
+        _uploaded(tracker, report.parent, on_trouble)
         finished = True
-    except TrackingAway as e:
-        on_trouble(str(e))
     finally:
         journal.step("done" if finished else "stopped")
     write_summary(folder, plan, journal)
     return Outcome(folder, report, link)
+
+
+def _recorded(tracker: Tracker, packed: dict[str, str], on_trouble: Callable[[str], None]) -> links.Link | None:
+    """Bring MLflow up to date, with champions and the comparison's link; None where the server is away."""
+    try:
+        tracker.sync()
+        champion.register(tracker, packed)
+        return links.comparison(tracker)
+    except TrackingAway as e:
+        on_trouble(str(e))
+        return None
+
+
+def _uploaded(tracker: Tracker, report: Path, on_trouble: Callable[[str], None]) -> None:
+    try:
+        tracker.finish(report)
+    except TrackingAway as e:
+        on_trouble(str(e))
 
 
 class _Syncing:

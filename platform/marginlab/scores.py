@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from marginlab.data.subset import Subset
-from marginlab.retrieval import concatenate, evaluate
+from marginlab.retrieval import concatenate, protocol_scores
 from marginlab.runs import read_embeddings
 from marginlab.values import InputError
 
@@ -41,21 +41,13 @@ def ensemble_scores(frames: list[pl.DataFrame]) -> dict[str, float]:
         gallery=months == 0,
         query=months > 0,
     )
-    return evaluate(concatenate([read_embeddings(f) for f in frames]), subset)
+    return protocol_scores(concatenate([read_embeddings(f) for f in frames]), subset)
 
 
 def long_scores(scores: dict[str, float]) -> Iterator[dict[str, Any]]:
-    """Figures by name ("test/map", "test/map_12m") as rows of metric, horizon and value.
-
-    Where ``evaluate`` names the test protocol ``..._test``, the figures without a suffix are of all images against all: left out.
-    """
-    protocol = any(name.endswith("_test") for name in scores)
+    """Figures by name ("test/map", "test/map_12m") as rows of metric, horizon (None: all queries) and value."""
     for name, v in scores.items():
         metric, horizon = split_metric(name)
-        if protocol and horizon is None:
-            if not name.endswith("_test"):
-                continue
-            metric = name.removesuffix("_test")
         yield {"metric": metric, "horizon": horizon, "value": v}
 
 

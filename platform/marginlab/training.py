@@ -25,7 +25,7 @@ from marginlab.data.subset import Data, Subset
 from marginlab.losses import AdaTriplet, Pairs
 from marginlab.margins import AutoMargin, Margin, Statistics, fits
 from marginlab.networks import SmallNetwork, build_seeded
-from marginlab.retrieval import evaluate
+from marginlab.retrieval import validation_scores
 from marginlab.values import InputError, fingerprint, stable_seed, value
 
 
@@ -236,7 +236,7 @@ class _Trainer:
         go_on = True
         if distributed.rank() == 0:
             began = time.perf_counter()
-            scores = evaluate(embeddings, validation)
+            scores = validation_scores(embeddings, validation)
             spent = self.clock.seconds()
             spent["evaluation"] = spent.get("evaluation", 0.0) + time.perf_counter() - began
             metrics = {**metrics, **{f"val/{k}": v for k, v in scores.items()}}

@@ -1,0 +1,54 @@
+"""Studies for the end-to-end tests: every part of the demo, in seconds."""
+
+import dataclasses
+
+from marginlab.augment import Augment
+from marginlab.data.phantom import OaiPhantom
+from marginlab.margins import AutoMargin, FixedMargin
+from marginlab.networks import SmallNetwork
+from marginlab.space import choice, uniform
+from marginlab.study import Arm, Comparison, Confirmation, Dataset, Resources, Search, Study
+from marginlab.training import Training
+
+tiny = Training(network=SmallNetwork(width=16, dim=16), augment=Augment(crop=32), batch_size=32, lr=1e-3)
+
+# The second trial of "fixed" has a learning rate that makes the loss NaN, and the third learns nothing and is pruned.
+inline = Study(
+    name="inline",
+    datasets=[Dataset("oai", phantom=OaiPhantom(subjects=40, size=36), size=36)],
+    arms=[
+        Arm("auto", dataclasses.replace(tiny, margin=AutoMargin()), space={"margin.k_delta": choice([1.0, 2.0, 4.0])}),
+        Arm(
+            "fixed",
+            dataclasses.replace(tiny, margin=FixedMargin()),
+            space={"margin.epsilon": uniform(0.05, 0.6), "lr": choice([1e-3, 1e30])},
+            start=[{"lr": 1e30}],
+        ),
+    ],
+    search=Search(epochs_budget=8, max_epochs=2, startup_trials=2, pruner_startup_trials=1, pruner_warmup_epochs=0),
+    confirmation=Confirmation(seeds=2, folds=2, epochs=2, resources=Resources(workers=2)),
+    comparison=Comparison(contrast=("auto", "fixed"), margin=0.01),
+)
+
+# Every trial is a Ray Train worker group of two; the second trial cannot learn and is pruned.
+nested = dataclasses.replace(
+    inline,
+    name="nested",
+    arms=[
+        Arm(
+            "fixed",
+            dataclasses.replace(tiny, margin=FixedMargin(), lr=3e-3),
+            space={"lr": choice([3e-3, 1e-12])},
+            start=[{"lr": 1e-12}],
+        )
+    ],
+    search=Search(
+        epochs_budget=8,
+        max_epochs=4,
+        startup_trials=9,
+        pruner_startup_trials=1,
+        resources=Resources(workers=2, launcher="train"),
+    ),
+    confirmation=Confirmation(seeds=1, folds=1, epochs=1, resources=Resources(workers=2)),
+    comparison=Comparison(),
+)

@@ -1,0 +1,217 @@
+"""Studies from end to end: Optuna, run folders and MLflow agree, and Ray is left as it was found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pytest
+import ray
+from optuna.trial import TrialState
+from ray.util import placement_group_table
+
+from marginlab.files import read_json
+from marginlab.results import Results
+from marginlab.running import Outcome, run_study
+from marginlab.runs import RunFolder
+from marginlab.study import Resources, Study
+from marginlab.values import InputError
+from marginlab.watching import snapshot
+from marginlab.workspace import Workspace
+from tests.cluster import studies
+
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+ROOT = Path(__file__).parents[2]
+
+
+def run(study: Study, home: Path) -> tuple[Outcome, list[str], list[str]]:
+    steps: list[str] = []
+    troubles: list[str] = []
+    outcome = run_study(
+        study, Workspace.at(home), on_step=steps.append, progress=lambda *_: None, on_trouble=troubles.append
+    )
+    return outcome, steps, troubles
+
+
+@pytest.fixture(scope="session")
+def inline(ray_here: None, home: Path) -> tuple[Outcome, list[str], list[str]]:
+    return run(studies.inline, home)
+
+
+@pytest.fixture(scope="session")
+def nested(inline: Any, home: Path) -> tuple[Outcome, list[str], list[str]]:
+    return run(studies.nested, home)
+
+
+def trials_of(folder: Path) -> dict[tuple[str, int], optuna.trial.FrozenTrial]:
+    storage = optuna.storages.get_storage(f"sqlite:///{folder / 'optuna.db'}")
+    return {(s.study_name, t.number): t for s in storage.get_all_studies() for t in storage.get_all_trials(s._study_id)}
+
+
+def folders_of(folder: Path, kind: str) -> list[RunFolder]:
+    found = [RunFolder.open(p.parent) for p in sorted(folder.glob("runs/**/run.json"))]
+    return [f for f in found if f.labels["kind"] == kind]
+
+
+def key_of(folder: RunFolder) -> tuple[str, int]:
+    labels = folder.labels
+    return f"{labels['dataset']}/{labels['arm']}/r{labels['replicate']}", labels["trial"]
+
+
+def agree_with_optuna(folder: Path) -> dict[tuple[str, int], optuna.trial.FrozenTrial]:
+    trials = trials_of(folder)
+    runs = {key_of(f): f for f in folders_of(folder, "trial")}
+    assert runs.keys() == trials.keys()
+    for key, trial in trials.items():
+        result = runs[key].result()
+        assert result is not None
+        assert trial.state == STATES[result["state"]], key
+        rows = {r["epoch"]: r["val/map"] for r in runs[key].epochs() if r["epoch"] > 0}
+        assert trial.intermediate_values == rows
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value == rows[max(rows)] == result["last"]
+    return trials
+
+
+def agree_with_mlflow(folder: Path, workspace: Path) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(folder.name)
+    runs = client.search_runs([experiment.experiment_id])
+    by_id = {r.data.tags["marginlab.run_id"]: r for r in runs if "marginlab.run_id" in r.data.tags}
+    folders = [RunFolder.open(p.parent) for p in folder.glob("runs/**/run.json")]
+    assert len(runs) == len(folders) + 1 and by_id.keys() == {f.run.id for f in folders}
+    for f in folders:
+        run, result = by_id[f.run.id], f.result()
+        assert result is not None and run.data.tags["state"] == result["state"]
+        assert run.info.status == ("FAILED" if result["state"] == "failed" else "FINISHED")
+        for metric in ("val/map", "train/loss", "margin/epsilon"):
+            points = [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
+            assert sorted(points) == [(r["epoch"], r[metric]) for r in f.epochs() if metric in r]
+
+
+def test_every_state_is_the_same_everywhere(inline: Any, home: Path) -> None:
+    outcome, steps, troubles = inline
+    assert troubles == []
+    assert steps == ["phantoms", "prepare", "ray", "search", "confirmation", "tracking", "report", "done"]
+    trials = agree_with_optuna(outcome.folder)
+    agree_with_mlflow(outcome.folder, home)
+    states = {s: sum(t.state == s for t in trials.values()) for s in STATES.values()}
+    assert all(states[s] > 0 for s in STATES.values()), states
+    failed = trials[("oai/fixed/r0", 1)]
+    assert failed.state == TrialState.FAIL and "The loss was" in failed.user_attrs["reason"]
+    shot = snapshot(outcome.folder)
+    assert shot.step == "done" and shot.confirmed == shot.confirmations == 8 and shot.epochs_done == shot.epochs_total
+    assert any("oai fixed trial 01: The loss was" in line for line in shot.failures)
+
+
+def test_budgets_are_kept_and_searches_start_with_the_default(inline: Any) -> None:
+    outcome, *_ = inline
+    summary = read_json(outcome.folder / "summary.json")
+    for s in summary["searches"].values():
+        assert s["epochs"] <= 8 and 8 - s["epochs"] < 2
+    trials = trials_of(outcome.folder)
+    assert trials[("oai/auto/r0", 0)].params == {"margin.k_delta": 2.0}
+    assert trials[("oai/fixed/r0", 0)].params == {"margin.epsilon": 0.25, "lr": 1e-3}
+    assert set(summary["steps"]) >= {"phantoms", "prepare", "ray", "search", "confirmation", "report", "tracking"}
+
+
+def test_the_test_split_is_opened_in_confirmation_alone(inline: Any) -> None:
+    outcome, *_ = inline
+    for f in folders_of(outcome.folder, "trial"):
+        assert f.embeddings("test") is None and f.result()["test"] == {}  # type: ignore[index]
+    confirmations = folders_of(outcome.folder, "confirmation")
+    assert len(confirmations) == 2 * 2 * 2
+    for f in confirmations:
+        assert f.embeddings("test") is not None and 0 < f.result()["test"]["test/map"] <= 1  # type: ignore[index]
+    seeds = {f.run.seed for f in confirmations}
+    assert len(seeds) == 2 and not seeds & {f.run.seed for f in folders_of(outcome.folder, "trial")}
+
+
+def test_the_answer_is_there(inline: Any) -> None:
+    outcome, *_ = inline
+    test = Results.open(outcome.folder).test()
+    # Two seeds of two arms; each seed's two fold models are one ensemble.
+    assert test.filter(metric="test/map", horizon=None).height in (0, 4)
+    page = outcome.report.read_text()
+    assert "phantom" in page and "auto" in page and (outcome.report.parent / "headline.csv").exists()
+    assert "viewStateShareKey" in outcome.link.url
+
+
+def test_the_champion_embeds_images_in_a_fresh_process_without_ray(inline: Any, home: Path) -> None:
+    code = f"""
+import sys, json, numpy as np, mlflow
+mlflow.set_tracking_uri("sqlite:///{home / "mlflow.db"}")
+model = mlflow.pyfunc.load_model("models:/inline-oai@champion")
+out = model.predict(np.zeros((2, 1, 36, 36), dtype=np.uint8))
+print(json.dumps([list(np.asarray(out).shape), "ray" in sys.modules]))
+"""
+    env = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PYTHONPATH": str(ROOT / "platform")}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert out.returncode == 0, out.stderr
+    assert json.loads(out.stdout.splitlines()[-1]) == [[2, 16], False]
+
+
+def test_run_again_a_finished_study_does_nothing_again(inline: Any, home: Path) -> None:
+    outcome, *_ = inline
+    before = {p: p.stat().st_mtime_ns for p in outcome.folder.glob("runs/**/*") if p.is_file()}
+    trials = trials_of(outcome.folder)
+    run(studies.inline, home)
+    assert {p: p.stat().st_mtime_ns for p in outcome.folder.glob("runs/**/*") if p.is_file()} == before
+    assert trials_of(outcome.folder).keys() == trials.keys()
+    agree_with_mlflow(outcome.folder, home)
+
+
+def test_trials_as_worker_groups_are_pruned_and_leave_nothing_behind(nested: Any, home: Path) -> None:
+    outcome, _, troubles = nested
+    assert troubles == []
+    trials = agree_with_optuna(outcome.folder)
+    agree_with_mlflow(outcome.folder, home)
+    assert trials[("oai/fixed/r0", 0)].state == TrialState.COMPLETE
+    pruned = trials[("oai/fixed/r0", 1)]
+    assert pruned.state == TrialState.PRUNED and pruned.last_step < 4
+    time.sleep(5)
+    held = [g for g in placement_group_table().values() if g["state"] in ("CREATED", "PENDING", "RESCHEDULING")]
+    assert held == []
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+
+
+def test_what_can_never_be_scheduled_is_refused_before_anything_is_trained(inline: Any, home: Path) -> None:
+    study = dataclasses.replace(
+        studies.inline,
+        name="too-large",
+        confirmation=dataclasses.replace(studies.inline.confirmation, resources=Resources(workers=64)),
+    )
+    with pytest.raises(InputError, match=r"Confirmation needs 64 CPUs for one run \(64 workers\), and there are 4"):
+        run(study, home)
+    assert not list((home / "studies" / "too-large").glob("runs/**/run.json"))
+
+
+def test_a_job_runs_the_demos_smallest_form(inline: Any, home: Path) -> None:
+    """`ray job submit -- python jobs/study.py ...`, as on a cluster, and its answer read from the job's log."""
+    address = (
+        ray.get_runtime_context().gcs_address
+    )  # the job finds the cluster by itself; the client asks the dashboard
+    assert address
+    dashboard = f"http://{ray._private.worker.global_worker.node.webui_url}"
+    argv = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", dashboard]
+    argv += ["--runtime-env-json", json.dumps({"env_vars": {"XDG_DATA_HOME": str(home)}}), "--"]
+    argv += [
+        sys.executable,
+        str(ROOT / "jobs" / "study.py"),
+        f"{ROOT}/studies/demo.py:smallest",
+        "--workspace",
+        str(home / "job"),
+    ]
+    out = subprocess.run(argv, capture_output=True, text=True, timeout=280, cwd=home)
+    assert out.returncode == 0, out.stdout[-3000:] + out.stderr[-3000:]
+    assert "adatriplet/automargin" in out.stdout and "Report:" in out.stdout
+    results = Results.open(home / "job" / "studies" / "automargin-smallest")
+    assert results.test().filter(metric="test/map").height > 0

@@ -1,0 +1,125 @@
+"""The command line: help that shows real calls, and bad input that ends in a sentence, exit code 2 and nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from marginlab.cli import main
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ["phantom", "prepare", "plan", "run", "status", "compare", "ui"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+def call(*argv: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(argv))
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small phantom's raw folder, made through the command line."""
+    folder = tmp_path_factory.mktemp("raw") / "oai"
+    assert call("phantom", "oai", "--out", str(folder), "--subjects", "12", "--size", "36") == 0
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_a_real_call(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(command, "--help") == 0
+    assert f"Example: marginlab {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_phantom_then_prepare_then_the_next_step(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("prepare", "oai", str(raw), "--size", "36") == 0
+    out = capsys.readouterr().out
+    assert "train:" in out and "fingerprint" in out and "Next: " in out
+    packed = list(Path("workspace/data").glob("oai-*"))
+    assert len(packed) == 1 and (packed[0] / "manifest.parquet").exists()
+    assert call("prepare", "oai", str(raw), "--size", "36") == 0  # again: it is there already
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert call(*argv) == 2
+    seen = capsys.readouterr()
+    assert "Traceback" not in seen.err + seen.out
+    return " ".join(seen.err.split())
+
+
+def test_what_is_not_there_is_named(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "marginlab: nowhere: this raw folder does not exist" in fails(capsys, "prepare", "oai", "nowhere")
+    assert "There is no reader 'oia'" in fails(capsys, "prepare", "oia", str(raw))
+    assert "There is no phantom 'eye'; there are oai, cxr14" in fails(capsys, "phantom", "eye", "--out", "x")
+    assert "exists: name a new folder" in fails(capsys, "phantom", "oai", "--out", str(raw))
+    assert "no study file nothing.py" in fails(capsys, "run", "nothing.py")
+    assert "No study has begun in" in fails(capsys, "status")
+    assert "No study has begun in" in fails(capsys, "compare", "some-study")
+    assert "has no mlflow.db yet" in fails(capsys, "ui")
+    assert not Path("workspace").exists() or not list(Path("workspace").iterdir())
+
+
+def test_a_damaged_delivery_is_refused_and_nothing_is_left(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(raw, copy)
+    images = sorted((copy / "ResizedImages").iterdir())
+    for image in images[:3]:
+        image.write_bytes(image.read_bytes()[:40])
+    said = fails(capsys, "prepare", "oai", str(copy), "--size", "36")
+    assert "cannot be read, more than the limit of 1.00%" in said and images[0].name in said
+    assert not list(Path("workspace/data").glob("*/dataset.json"))
+    assert call("prepare", "oai", str(copy), "--size", "36", "--unreadable", "0.1") == 0
+    report = next(Path("workspace/data").glob("oai-*/report.json")).read_text()
+    assert report.count('"reason"') == 3 and images[0].name not in report
+    shutil.rmtree("workspace")
+    next(p for p in copy.iterdir() if "enrollees" in p.name.lower()).unlink()
+    assert "enrollees" in fails(capsys, "prepare", "oai", str(copy), "--size", "36")
+
+
+STUDY = """
+from marginlab.study import *
+from marginlab.training import Training
+study = Study("mine", [Dataset("oai", root=ROOT, size=36)], [Arm("a", Training())], Search(8, 4, resources=Resources(workers=WORKERS)))
+"""
+
+
+def test_plan_lays_out_and_refuses(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Path("mine.py")
+    study.write_text(STUDY.replace("ROOT", repr(str(raw))).replace("WORKERS", "1"))
+    assert call("plan", "mine.py", "--cpus", "2") == 0
+    out = capsys.readouterr().out
+    assert "1 searches of 8 epochs" in out and "25 runs of 4 epochs" in out and "marginlab run mine.py" in out
+    study.write_text(STUDY.replace("ROOT", repr(str(raw))).replace("WORKERS", "3"))
+    assert "Search needs 3 CPUs for one run (3 workers), and there are 2" in fails(
+        capsys, "plan", "mine.py", "--cpus", "2"
+    )
+    study.write_text(STUDY.replace("ROOT", "'not-there'").replace("WORKERS", "1"))
+    assert "Dataset 'oai': there is no folder not-there" in fails(capsys, "plan", "mine.py", "--cpus", "2")
+    study.write_text(STUDY.replace("Search(8", "Search(epochs=8"))
+    assert "mine.py, line 4" in fails(capsys, "plan", "mine.py")
+    assert not Path("workspace").exists()
+
+
+def test_a_tracking_server_that_is_not_there_is_said_before_anything_is_trained(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.py").write_text(STUDY.replace("ROOT", repr(str(raw))).replace("WORKERS", "1"))
+    said = fails(capsys, "run", "mine.py", "--tracking-uri", "http://127.0.0.1:9")
+    assert "http://127.0.0.1:9" in said
+    assert not list(Path("workspace").glob("studies/*/runs/**/run.json"))
+
+
+def test_the_demo_study_is_laid_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("plan", str(ROOT / "studies" / "demo.py"), "--cpus", "2") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "6 searches of 32 epochs" in out and "18 runs of 6 epochs" in out and "epochs in all 300" in out
