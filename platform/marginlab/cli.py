@@ -23,8 +23,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Studies of margins in metric learning: does a margin that tunes itself match the best that a search can find?",
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110)
+errors = Console(stderr=True, soft_wrap=True)
 
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", "-w", help="The folder that all of your output lives in.")

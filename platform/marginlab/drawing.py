@@ -83,13 +83,14 @@ class Watch:
 
     def __init__(self, console: Console, folder: Path) -> None:
         self.console, self.folder = console, folder
-        self.doing, self.shot = "", None  # type: tuple[str, Snapshot | None]
+        self.doing = ""
+        self.shot: Snapshot | None = None
+        self._spinner = Spinner("dots")
+        self._step_began, self._detail = time.monotonic(), ""
         self._began: tuple[float, int] | None = None  # when epochs began, and how many there were
         self._over = threading.Event()
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._view, transient=True)
         self._thread = threading.Thread(target=self._loop, daemon=True)
-        self._spinner = Spinner("dots")
-        self._step_began = time.monotonic()
 
     def __enter__(self) -> Watch:
         if self.console.is_terminal:
@@ -118,8 +119,6 @@ class Watch:
 
     def trouble(self, sentence: str) -> None:
         self.console.print(f"[yellow]![/] {sentence}", highlight=False)
-
-    _detail = ""
 
     def _view(self) -> RenderableType:
         head = Table.grid(padding=(0, 1))

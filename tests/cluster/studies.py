@@ -30,16 +30,16 @@ inline = Study(
     comparison=Comparison(contrast=("auto", "fixed"), margin=0.01),
 )
 
-# Every trial is a Ray Train worker group of two; the second trial cannot learn and is pruned.
+# Every trial is a Ray Train worker group of two. The first leaves the network as it is, the second ruins it and is pruned.
 nested = dataclasses.replace(
     inline,
     name="nested",
     arms=[
         Arm(
             "fixed",
-            dataclasses.replace(tiny, margin=FixedMargin(), lr=3e-3),
-            space={"lr": choice([3e-3, 1e-12])},
-            start=[{"lr": 1e-12}],
+            dataclasses.replace(tiny, margin=FixedMargin(), lr=1e-12),
+            space={"lr": choice([1e-12, 1.0])},
+            start=[{"lr": 1.0}],
         )
     ],
     search=Search(

@@ -1,1 +1,23 @@
 """The only place that imports Ray: where a study's trials and confirmation runs are scheduled."""
+
+import os
+import sys
+
+# Ray reads these when it is imported or when its processes start, so they are set before either. A user's own settings win.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # results and ends reach the driver on this poll; the default is 2 s
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the command line draws progress itself
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # With reused actors a trial that takes longer than this to unwind would hang the study; the default is 2 s.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+if "ray" in sys.modules:  # too late: this process has its mode, and processes that it starts must not have another
+    del ENVIRONMENT["RAY_AUTH_MODE"]
+for _name, _setting in ENVIRONMENT.items():
+    ENVIRONMENT[_name] = os.environ.setdefault(_name, _setting)

@@ -9,25 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import marginlab
+from marginlab.cluster import ENVIRONMENT
 from marginlab.study import Resources
 from marginlab.values import InputError
 
 NAMESPACE = "marginlab"
 
-# Read when Ray is imported or its processes start, so they are set before either.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # results and ends reach the driver on this poll; the default is 2 s
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the command line draws progress itself
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    # With reused actors a trial that takes longer than this to unwind would hang the study; the default is 2 s.
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
 _OBJECT_STORE = 200_000_000  # bytes; images and results travel through files, not through Ray
 
 
@@ -37,8 +24,6 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
 
     Workers do not inherit this process's environment on a cluster, so what they need is passed with the runtime environment.
     """
-    for name, setting in _ENVIRONMENT.items():
-        os.environ.setdefault(name, setting)
     import ray
 
     if ray.is_initialized():  # the caller's own
@@ -51,7 +36,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         "namespace": NAMESPACE,
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "runtime_env": {"env_vars": {**{k: os.environ[k] for k in _ENVIRONMENT}, "PYTHONPATH": path}},
+        "runtime_env": {"env_vars": {**{k: os.environ[k] for k in ENVIRONMENT}, "PYTHONPATH": path}},
     }
     if address is None:
         # The dashboard stays on: without it Ray Train leaks placement groups.
