@@ -7,6 +7,10 @@ all nodes see. Submitted again, it carries on.
 """
 
 import sys
+from pathlib import Path
+
+# The code that was submitted, whatever is installed on the nodes.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
 
 from marginlab.cli import main
 

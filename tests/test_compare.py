@@ -80,7 +80,7 @@ def test_the_declared_contrast_is_answered_for_each_dataset(whole):
         pytest.approx(0.01),
         pytest.approx(0.02),
     )
-    assert knees.needed == 34
+    assert knees.needed == 10  # (2.262 + 0.883) 0.02 / sqrt(10) = 0.0199 <= 0.01 + 0.01, and nine would not do
 
 
 def test_a_horizon_can_be_the_endpoint(tmp_path):

@@ -204,7 +204,7 @@ def validation_scores(embeddings: Embeddings, subset: Subset) -> dict[str, float
     everything = np.ones(len(subset), dtype=bool)
     out = _means(_per_query(embeddings, subset, everything, everything), everything, "")
     over_time = protocol_scores(embeddings, subset)
-    return out | {k: v for k, v in over_time.items() if k.startswith("map_") and k.endswith("m")}
+    return out | {key: over_time[key] for key in (f"map_{h}m" for h in subset.horizons()) if key in over_time}
 
 
 def protocol_scores(embeddings: Embeddings, subset: Subset) -> dict[str, float]:

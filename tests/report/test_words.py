@@ -24,7 +24,7 @@ INTERVAL = Difference(5, 0.0012, 0.003, 0.0015, -0.003, 0.0054)
 def test_an_answer_says_its_uncertainty():
     assert words.answer_sentence(answer("matches", INTERVAL)) == (
         "auto matches fixed in test mAP: auto minus fixed is +0.0012 (95% interval −0.0030 to +0.0054, 5 paired seeds); "
-        "the interval lies within ±0.01, which was declared to make no difference."
+        "the interval lies above −0.01, the largest loss that was declared to make no difference."
     )
 
 

@@ -78,14 +78,14 @@ def answer_sentence(a: Answer) -> str:
     interval = (
         f"{difference} ({100 * LEVEL:.0f}% interval {signed(d.low)} to {signed(d.high)}, {count(d.n, 'paired seed')})"
     )
-    within = f"±{a.margin:g}, which was declared to make no difference"
+    loss = f"−{a.margin:g}, the largest loss that was declared to make no difference"
     if a.verdict == "matches":
-        return f"{a.first} matches {a.second} in {subject}: {interval}; the interval lies within {within}."
+        return f"{a.first} matches {a.second} in {subject}: {interval}; the interval lies above {loss}."
     if a.verdict != "undecided":
         side = "above" if a.verdict == "better" else "below"
         return f"{a.first} is {a.verdict} than {a.second} in {subject}: {interval}; the interval lies {side} zero."
     seeds = "no affordable number of seeds" if a.needed is None else f"about {a.needed} seeds"
     return (
-        f"{open_question}: {interval}; the interval neither lies on one side of zero nor within {within}. "
+        f"{open_question}: {interval}; the interval reaches below {loss}, and is not all below zero. "
         f"At this mean and spread, {seeds} would decide it (80% power)."
     )
