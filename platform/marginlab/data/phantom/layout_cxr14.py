@@ -1,0 +1,86 @@
+"""Chests as ChestX-ray14 is distributed: one table, two official lists, PNG files spread over ``images_*/images``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from marginlab.data.phantom.chest import Visit, chest, visit
+from marginlab.data.phantom.chest_picture import render
+from marginlab.data.phantom.draw import generator, shuffled, uniform
+from marginlab.data.phantom.values import Cxr14Phantom
+
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+PARTS = 5  # of every five patients, at random, one is in the official test list
+MEAN_FOLLOW_UPS, MOST_IMAGES = 5.5, 20
+YEARS = 12.0  # the longest time between a patient's first and last picture
+PER_FOLDER, FOLDERS = 60, 12  # patients
+COLOURED = 0.01  # share of pictures stored as RGBA, as a few of the real ones are
+
+
+@dataclass(frozen=True)
+class Patient:
+    number: int
+    test: bool
+    age: float  # years, at the first picture
+    visits: tuple[Visit, ...]
+    coloured: tuple[bool, ...]
+
+    def file(self, visit: Visit) -> str:
+        return f"{self.number:08d}_{visit.number:03d}.png"
+
+    def row(self, v: Visit) -> str:
+        """The patient's line of the table for one picture. Ages are whole years: that is all the data set tells of time."""
+        gender = "F" if v.chest.woman else "M"
+        fields = (self.file(v), v.labels, v.number, self.number, int(self.age + v.years), gender, v.view)
+        return ",".join(map(str, (*fields, 2500, 2500, 0.168, 0.168)))
+
+
+def patient(phantom: Cxr14Phantom, index: int) -> Patient:
+    """One patient; the same whatever the number of others. Follow-up 0 is the first picture."""
+    rng = generator("cxr14 patient", phantom.version, phantom.seed, index)
+    parts = shuffled(generator("cxr14 lists", phantom.version, phantom.seed, index // PARTS), PARTS)
+    person = chest(phantom.version, phantom.seed, index)
+    count = 1 + min(MOST_IMAGES - 1, int(-np.log1p(-rng.random()) * MEAN_FOLLOW_UPS))
+    share = np.concatenate([[0.0], np.sort(rng.random(max(0, count - 2))), [1.0]])[
+        :count
+    ]  # of the time between the first and the last
+    years = share * YEARS * np.sqrt(rng.random())
+    return Patient(
+        number=index + 1,
+        test=bool(parts[index % PARTS] == 0),
+        age=float(uniform(rng, 20.0, 80.0)),
+        visits=tuple(visit(phantom.version, phantom.seed, index, person, i, float(y)) for i, y in enumerate(years)),
+        coloured=tuple(rng.random(count) < COLOURED),
+    )
+
+
+def pictures(phantom: Cxr14Phantom, index: int, person: Patient) -> NDArray[np.uint8]:
+    """The pictures of a patient as they are stored, uint8 [n, H, W], in the order of its visits."""
+    return render(phantom.version, phantom.seed, index, phantom.size, list(person.visits))
+
+
+def write(phantom: Cxr14Phantom, folder: Path, progress: Callable[[int, int], None]) -> None:
+    rows, lists = [HEADER], {False: [], True: []}  # type: tuple[list[str], dict[bool, list[str]]]
+    for index in range(phantom.subjects):
+        person = patient(phantom, index)
+        images = folder / f"images_{1 + index // PER_FOLDER % FOLDERS:03d}" / "images"
+        images.mkdir(parents=True, exist_ok=True)
+        taken = zip(person.visits, pictures(phantom, index, person), person.coloured, strict=True)
+        for v, pixels, coloured in taken:
+            image = Image.fromarray(pixels)
+            (image.convert("RGBA") if coloured else image).save(images / person.file(v), compress_level=1)
+            rows.append(person.row(v))
+            lists[person.test].append(person.file(v))
+        progress(index + 1, phantom.subjects)
+    (folder / "Data_Entry_2017_v2020.csv").write_text("\n".join(rows) + "\n")
+    (folder / "train_val_list.txt").write_text("".join(f"{name}\n" for name in lists[False]))
+    (folder / "test_list.txt").write_text("".join(f"{name}\n" for name in lists[True]))

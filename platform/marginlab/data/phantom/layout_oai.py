@@ -1,0 +1,119 @@
+"""Knees as the Osteoarthritis Initiative delivers them: one picture per knee and visit, tables separated by '|'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from marginlab.data.phantom.draw import bounded, generator, shuffled, uniform
+from marginlab.data.phantom.knee import SIDES, Knee, Visit, knees
+from marginlab.data.phantom.knee_picture import render
+from marginlab.data.phantom.values import OaiPhantom
+
+VISITS = {0: "00", 12: "01", 24: "03", 36: "05", 48: "06", 72: "08", 96: "10"}  # months: code in file and column names
+SITES = "ABCDE"  # equally many subjects each
+ATTENDANCE = 0.40  # of each visit after the first
+ONE_SIDED = 0.03  # share of later visits at which one knee was not taken
+MISSING = "."  # as in the delivered tables
+MEASURED = ("BMI", "HEIGHT", "WEIGHT", "INJL12", "INJR12", "KSRGL12", "KSRGR12", "WOMTSL", "WOMTSR")
+MEASURED_FIRST = (
+    *("P01BMI", "P01HEIGHT", "P01WEIGHT", "P01INJL", "P01INJR"),
+    *("P01KSURGL", "P01KSURGR", "V00WOMTSL", "V00WOMTSR"),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    id: str
+    site: str
+    sex: int  # 1 male, 2 female
+    age: float  # years, at the first visit
+    height: float  # millimetres
+    weight: float  # kilograms
+    knees: dict[str, Knee]
+    visits: tuple[Visit, ...]  # by month, then side
+
+    @property
+    def months(self) -> list[int]:
+        return sorted({v.months for v in self.visits})
+
+    def file(self, visit: Visit) -> str:
+        return f"{self.id}_{visit.months}_knee_{visit.side}.png"
+
+
+def subject(phantom: OaiPhantom, index: int) -> Subject:
+    """One participant; the same whatever the number of others. Every fifth, at random within each five, is of site C."""
+    rng = generator("oai subject", phantom.version, phantom.seed, index)
+    sites = shuffled(generator("oai sites", phantom.version, phantom.seed, index // len(SITES)), len(SITES))
+    start = int(generator("oai ids", phantom.version, phantom.seed).random() * 900_000)
+    both = knees(phantom.version, phantom.seed, index)
+    visits = []
+    for months in VISITS:
+        here, lacking, which = rng.random(3)
+        if months == 0 or here < ATTENDANCE:
+            sides = [SIDES[int(which * 2)]] if months and lacking < ONE_SIDED else SIDES
+            visits += [Visit(both[side], side, months) for side in sides]
+    sex = 1 if rng.random() < 0.42 else 2
+    height = 1625.0 + 130.0 * (sex == 1) + 60.0 * bounded(rng, 1)[0]
+    return Subject(
+        id=str(9_000_000 + (start + 7919 * index) % 900_000),  # 7919 is prime and no divisor: no identifier comes twice
+        site=SITES[sites[index % len(SITES)]],
+        sex=sex,
+        age=float(uniform(rng, 45.0, 80.0)),
+        height=float(height),
+        weight=float((28.5 + 4.5 * bounded(rng, 1)[0]) * (height / 1000.0) ** 2),
+        knees=both,
+        visits=tuple(visits),
+    )
+
+
+def pictures(phantom: OaiPhantom, index: int, person: Subject) -> NDArray[np.uint8]:
+    """The pictures of a participant as they are stored, uint8 [n, H, W], in the order of its visits."""
+    return render(phantom.version, phantom.seed, index, phantom.size, list(person.visits))
+
+
+def write(phantom: OaiPhantom, folder: Path, progress: Callable[[int, int], None]) -> None:
+    images = folder / "ResizedImages"
+    images.mkdir(exist_ok=True)
+    people = []
+    for index in range(phantom.subjects):
+        person = subject(phantom, index)
+        for visit, pixels in zip(person.visits, pictures(phantom, index, person), strict=True):
+            Image.fromarray(pixels).save(images / person.file(visit), compress_level=1)
+        people.append(person)
+        progress(index + 1, phantom.subjects)
+    people.sort(key=lambda p: p.id)
+    _table(folder / "enrollees.txt", "ID|V00SITE|P02SEX", ((p.id, p.site, p.sex) for p in people))
+    for months, code in VISITS.items():
+        names = MEASURED if months else MEASURED_FIRST
+        header = ["ID", f"V{code}AGE", *(f"V{code}{n}" if months else n for n in names)]
+        seen = [p for p in people if months in p.months]
+        _table(folder / f"allclinical{code}.txt", "|".join(header), (_clinical(p, months) for p in seen))
+        header = ["ID", "SIDE", "READPRJ", f"V{code}XRKL"]
+        grades = (row for p in seen for row in _grades(p, months))
+        _table(folder / f"kxr_sq_bu{code}.txt", "|".join(header), grades)
+
+
+def _clinical(p: Subject, months: int) -> tuple[object, ...]:
+    pain = [round(20.0 * p.knees[side].grade(months) / 4.0 + 3.0, 1) for side in ("L", "R")]
+    operated = [int(p.knees[side].replaced(months)) for side in ("L", "R")]
+    bmi = p.weight / (p.height / 1000.0) ** 2
+    age = int(p.age + months / 12.0)
+    return (p.id, age, round(bmi, 1), round(p.height, 1), round(p.weight, 1), 0, 0, *operated, *pain)
+
+
+def _grades(p: Subject, months: int) -> Iterable[tuple[object, ...]]:
+    for number, side in enumerate(SIDES, start=1):  # 1: right, 2: left
+        taken = any(v.months == months and v.side == side for v in p.visits)
+        if taken:
+            knee = p.knees[side]  # a replaced joint has no grade
+            yield p.id, number, 15, MISSING if knee.replaced(months) else knee.grade(months)
+
+
+def _table(path: Path, header: str, rows: Iterable[tuple[object, ...]]) -> None:
+    path.write_text("\n".join([header, *("|".join(map(str, row)) for row in rows)]) + "\n")
