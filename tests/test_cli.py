@@ -45,6 +45,7 @@ def test_phantom_then_prepare_then_the_next_step(raw: Path, capsys: pytest.Captu
     assert "train:" in out and "fingerprint" in out and "Next: " in out
     packed = list(Path("workspace/data").glob("oai-*"))
     assert len(packed) == 1 and (packed[0] / "manifest.parquet").exists()
+    assert '"phantom": "OaiPhantom v1"' in (packed[0] / "dataset.json").read_text()  # though it came as a raw folder
     assert call("prepare", "oai", str(raw), "--size", "36") == 0  # again: it is there already
 
 

@@ -77,10 +77,10 @@ def prepare(
     """Decode a raw folder once: manifest, splits and folds, leak check, memory-mapped images."""
     from marginlab.study import Dataset
 
-    declared = Dataset(dataset, root=str(root), size=size, label=label)
+    declared = Dataset(dataset, root=str(root), size=size, label=label, unreadable=unreadable)
     space = _space(workspace)
     with _bar(f"preparing {dataset}") as progress:
-        packed = space.prepare(declared, progress, unreadable)
+        packed = space.prepare(declared, progress)
     d = packed.describe()
     console.print(f"[bold]{packed.folder}[/]", highlight=False, soft_wrap=True)
     for part in ("train", "test"):
@@ -94,7 +94,10 @@ def prepare(
         highlight=False,
         soft_wrap=True,
     )
-    _next(f"use Dataset({dataset!r}, root={str(root)!r}, size={size}) in a study file, then marginlab plan STUDY.py")
+    limit = f", unreadable={unreadable:g}" if unreadable != Dataset.unreadable else ""
+    _next(
+        f"use Dataset({dataset!r}, root={str(root)!r}, size={size}{limit}) in a study file, then marginlab plan STUDY.py"
+    )
 
 
 @app.command(epilog="Example:  marginlab plan studies/demo.py")
@@ -258,6 +261,9 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point: what the user got wrong ends in a sentence and exit code 2."""
     try:
         app(args=argv, standalone_mode=True)
+    except KeyboardInterrupt:
+        errors.print("marginlab: interrupted. What was finished is kept: the same command carries on.")
+        sys.exit(130)
     except InputError as e:
         errors.print(Text.assemble(("marginlab: ", "red"), str(e)), soft_wrap=True)
         sys.exit(2)

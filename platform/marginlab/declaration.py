@@ -58,7 +58,7 @@ def _place(path: Path, error: BaseException) -> str:
 def read_plan(folder: Path) -> Plan:
     """The plan of a study that has begun."""
     record = _record(folder)
-    return Plan(from_json(record["study"]), dict(record["data"]))
+    return Plan(from_json(record["study"]), dict(record["data"]), tuple(record["phantoms"]))
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def declare(folder: Path, plan: Plan) -> None:
     those already there is refused.
     """
     path = folder / "study.json"
-    record = {"study": to_json(plan.study), "data": plan.data, "began": time.time()}
+    record = {"study": to_json(plan.study), "data": plan.data, "phantoms": list(plan.phantoms), "began": time.time()}
     if path.exists():
         before = _record(folder)
         changes = differences(_pinned(from_json(before["study"]), before["data"]), _pinned(plan.study, plan.data))

@@ -38,6 +38,7 @@ class Plan:
 
     study: Study
     data: dict[str, str]
+    phantoms: tuple[str, ...] = ()  # the datasets whose images are synthetic
 
     def searches(self) -> list[SearchKey]:
         """Replicate by replicate, dataset by dataset, arm by arm."""
@@ -84,7 +85,7 @@ class Plan:
             "arm": key.arm,
             "margin_policy": arm.margin_policy,
             "replicate": key.replicate,
-            "phantom": self.study.dataset(key.dataset).phantom is not None,
+            "phantom": key.dataset in self.phantoms,
         }
 
     @staticmethod

@@ -62,7 +62,8 @@ def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: 
             if not workspace.packed(dataset).exists():
                 workspace.render(dataset, progress)
     journal.step("prepare")
-    return Plan(study, {d.name: workspace.prepare(d, progress).fingerprint for d in study.datasets})
+    packed = {d.name: workspace.prepare(d, progress) for d in study.datasets}
+    return Plan(study, {n: p.fingerprint for n, p in packed.items()}, tuple(n for n, p in packed.items() if p.phantom))
 
 
 def run_study(

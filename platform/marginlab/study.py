@@ -37,6 +37,7 @@ class Dataset:
     reader: Any = None  # by default the reader of this name
     size: int = 280  # pixels per side, as stored
     label: str = "subject"  # what counts as the same: "subject" or "subject-side"
+    unreadable: float = 0.01  # the largest share of images that may be left out because they cannot be read
 
     def check(self) -> None:
         _check_name("Dataset", self.name)

@@ -69,7 +69,7 @@ class Workspace:
         write(dataset.phantom, partial, progress=lambda done, total: progress(f"phantom {dataset.name}", done, total))
         partial.rename(raw)
 
-    def prepare(self, dataset: Dataset, progress: Progress, unreadable_limit: float = 0.01) -> PackedDataset:
+    def prepare(self, dataset: Dataset, progress: Progress) -> PackedDataset:
         """The packed dataset, prepared first where it is not there yet."""
         folder = self.packed(dataset)
         if folder.exists():
@@ -82,8 +82,7 @@ class Workspace:
             name=dataset.name,
             size=dataset.size,
             label=dataset.label,
-            unreadable_limit=unreadable_limit,
-            phantom=None if dataset.phantom is None else f"{type(dataset.phantom).__name__} v{dataset.phantom.version}",
+            unreadable_limit=dataset.unreadable,
             progress=lambda done, total: progress(f"prepare {dataset.name}", done, total),
         )
 

@@ -77,9 +77,16 @@ class Synthetic:
         self, folder: Path, question: Study | None = None, test: dict[tuple[str, str], list[float]] = TEST
     ) -> None:
         self.folder, self.study, self.test = folder, question or study(), test
-        self.plan = Plan(self.study, {d.name: f"{d.name:0<16}" for d in self.study.datasets})
+        self.plan = Plan(
+            self.study,
+            {d.name: f"{d.name:0<16}" for d in self.study.datasets},
+            tuple(d.name for d in self.study.datasets if d.phantom is not None),
+        )
         self.clock = 1_700_000_000.0
-        write_json(folder / "study.json", {"study": to_json(self.study), "data": self.plan.data})
+        write_json(
+            folder / "study.json",
+            {"study": to_json(self.study), "data": self.plan.data, "phantoms": self.plan.phantoms},
+        )
 
     def whole(self, summary: bool = True) -> Path:
         for key in self.plan.searches():

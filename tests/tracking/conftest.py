@@ -151,10 +151,15 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(tmp_path: Path, database: Path) -> Place:
     workspace = tmp_path / "work space"
-    made = Place(workspace, Plan(STUDY, {"oai": FINGERPRINT, "cxr14": "f" * 16}))
+    made = Place(
+        workspace,
+        Plan(STUDY, {"oai": FINGERPRINT, "cxr14": "f" * 16}, tuple(d.name for d in STUDY.datasets if d.phantom)),
+    )
     made.study.mkdir(parents=True)
     shutil.copyfile(database, workspace / "mlflow.db")
-    write_json(made.study / "study.json", {"study": to_json(STUDY), "data": made.plan.data})
+    write_json(
+        made.study / "study.json", {"study": to_json(STUDY), "data": made.plan.data, "phantoms": made.plan.phantoms}
+    )
     return made
 
 

@@ -24,6 +24,7 @@ import polars as pl
 from marginlab.data import manifest as mf
 from marginlab.data.decode import Decoder
 from marginlab.data.packed import FORMAT, PackedDataset
+from marginlab.data.phantom import phantom_of
 from marginlab.data.private import default_folder, key_of, pseudonym, write_private
 from marginlab.data.raw import RawTable, Reader, conform
 from marginlab.data.splits import with_folds
@@ -53,10 +54,11 @@ def prepare(
     unreadable_limit: share of the images that may be left out because they cannot be decoded.
     workers: decoding processes, by default one per core. They are spawned, so a script that asks for more than one keeps
     its own work below ``if __name__ == "__main__"``.
-    phantom: version of the generator, if the images are synthetic.
+    phantom: version of the generator, if the images are synthetic; by default what a rendered folder says of itself.
     private: folder for the file that maps rows to raw files (private.py). progress: called with (done, total).
     """
     root, out = Path(root), Path(out).absolute()
+    phantom = phantom or phantom_of(root)
     secret = Path(private).absolute() if private is not None else default_folder().absolute()
     _check_arguments(root, out, secret, size, unreadable_limit)
     table = reader.read(root)

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from marginlab.data.phantom.values import Cxr14Phantom, OaiPhantom
+from marginlab.files import read_json, write_json
+from marginlab.values import to_json
 
-__all__ = ["PHANTOMS", "Cxr14Phantom", "OaiPhantom", "write"]
+__all__ = ["PHANTOMS", "Cxr14Phantom", "OaiPhantom", "phantom_of", "write"]
+
+MARK = "PHANTOM.json"  # in a rendered folder: so that what is measured on it is labelled, however the folder travelled
 
 PHANTOMS: dict[str, OaiPhantom | Cxr14Phantom] = {"oai": OaiPhantom(), "cxr14": Cxr14Phantom()}
 
@@ -28,3 +32,13 @@ def write(
         from marginlab.data.phantom import layout_cxr14
 
         layout_cxr14.write(phantom, folder, told)
+    write_json(folder / MARK, to_json(phantom))
+
+
+def phantom_of(folder: Path | str) -> str | None:
+    """The name and version of the phantom that a raw folder holds; None for real images."""
+    mark = Path(folder) / MARK
+    if not mark.exists():
+        return None
+    written = read_json(mark)
+    return f"{written['type'].rpartition(':')[2]} v{written['version']}"
