@@ -15,6 +15,8 @@ from marginlab.plan import Plan
 from marginlab.study import Study
 from marginlab.values import InputError, canonical, from_json, to_json
 
+FORMAT = 1  # of study.json
+
 
 def load_study(spec: str) -> Study:
     """The study of a Python file: ``studies/demo.py``, or ``studies/demo.py:smallest`` for another name than ``study``."""
@@ -65,7 +67,12 @@ def _record(folder: Path) -> dict[str, Any]:
     path = folder / "study.json"
     if not path.exists():
         raise InputError(f"No study has begun in {folder}: start it with marginlab run.")
-    return dict(read_json(path))
+    record = read_json(path)
+    if record.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is of format {record.get('format')}, this MarginLab reads {FORMAT}: begin the study anew."
+        )
+    return dict(record)
 
 
 def declare(folder: Path, plan: Plan) -> None:
@@ -75,7 +82,8 @@ def declare(folder: Path, plan: Plan) -> None:
     those already there is refused.
     """
     path = folder / "study.json"
-    record = {"study": to_json(plan.study), "data": plan.data, "phantoms": list(plan.phantoms), "began": time.time()}
+    record: dict[str, Any] = {"format": FORMAT, "study": to_json(plan.study), "data": plan.data}
+    record |= {"phantoms": list(plan.phantoms), "began": time.time()}
     if path.exists():
         before = _record(folder)
         changes = differences(_pinned(from_json(before["study"]), before["data"]), _pinned(plan.study, plan.data))

@@ -25,7 +25,7 @@ class Choice:
         return self.options
 
     def __str__(self) -> str:
-        return " | ".join(map(str, self.options))
+        return " | ".join(f"{o:g}" if isinstance(o, float) else str(o) for o in self.options)
 
 
 @value

@@ -85,7 +85,7 @@ class Synthetic:
         self.clock = 1_700_000_000.0
         write_json(
             folder / "study.json",
-            {"study": to_json(self.study), "data": self.plan.data, "phantoms": self.plan.phantoms},
+            {"format": 1, "study": to_json(self.study), "data": self.plan.data, "phantoms": self.plan.phantoms},
         )
 
     def whole(self, summary: bool = True) -> Path:

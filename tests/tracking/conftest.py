@@ -158,7 +158,8 @@ def place(tmp_path: Path, database: Path) -> Place:
     made.study.mkdir(parents=True)
     shutil.copyfile(database, workspace / "mlflow.db")
     write_json(
-        made.study / "study.json", {"study": to_json(STUDY), "data": made.plan.data, "phantoms": made.plan.phantoms}
+        made.study / "study.json",
+        {"format": 1, "study": to_json(STUDY), "data": made.plan.data, "phantoms": made.plan.phantoms},
     )
     return made
 
