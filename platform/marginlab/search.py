@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -266,13 +267,19 @@ def read_progress(database: Path, plan: Plan) -> dict[str, dict[str, Any]]:
     """:meth:`Book.progress` from the outside: reads the storage, writes nothing. Empty where no search has begun."""
     if not database.exists():
         return {}
-    backend = optuna.storages.get_storage(f"sqlite:///{database}")
+    backend = _opened(database, database.stat().st_ino)
     begun = {s.study_name: s._study_id for s in backend.get_all_studies()}
     return {
         str(key): summarize(backend.get_all_trials(begun[str(key)], deepcopy=False), plan.study.search)
         for key in plan.searches()
         if str(key) in begun
     }
+
+
+@lru_cache(maxsize=8)
+def _opened(database: Path, inode: int) -> optuna.storages.BaseStorage:
+    """Opening takes longer than reading, and a study that is watched is read every second."""
+    return optuna.storages.get_storage(f"sqlite:///{database}")
 
 
 def _value(trial: FrozenTrial) -> float:
