@@ -10,7 +10,7 @@ import pytest
 from marginlab.cli import main
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["phantom", "prepare", "plan", "run", "status", "compare", "ui"]
+COMMANDS = ["phantom", "prepare", "plan", "run", "status", "compare", "replay", "sync", "ui"]
 
 
 @pytest.fixture(autouse=True)

@@ -195,6 +195,55 @@ def compare(study: StudyName = None, workspace: WorkspaceOption = HERE) -> None:
     _next(f"marginlab ui --workspace {workspace}")
 
 
+@app.command(epilog="Example:  marginlab replay trial-0003-f0-1a2b3c4d --epochs 2")
+def replay(
+    run: Annotated[str, typer.Argument(help="A run's folder, its name, or the beginning of its id.")],
+    epochs: Annotated[int | None, typer.Option(help="Stop after as many; by default all that were recorded.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Train one recorded run again, outside Ray, and show that the numbers are the same, or where they part."""
+    from marginlab.replay import Epoch, find_data, find_run, summary
+    from marginlab.replay import replay as again
+    from marginlab.runs import OBJECTIVE
+
+    root = _space(workspace).root
+    folder = find_run(root, run)
+    console.print(f"[bold]{folder.path.name}[/] {folder.labels}", highlight=False, soft_wrap=True)
+
+    def tell(e: Epoch) -> None:
+        recorded, replayed = e.recorded.get(OBJECTIVE, float("nan")), e.replayed.get(OBJECTIVE, float("nan"))
+        verdict = "the same" if e.same else f"apart in {', '.join(e.apart)}"
+        console.print(
+            f"epoch {e.epoch}: {OBJECTIVE} recorded {recorded:.6f}, replayed {replayed:.6f}: {verdict}", highlight=False
+        )
+
+    epochs_done = again(folder, find_data(root, folder.run.data), epochs=epochs, device=device, tell=tell)
+    console.print(summary(epochs_done), highlight=False)
+
+
+@app.command(epilog="Example:  marginlab sync --tracking-uri http://mlflow.lab:5000")
+def sync(
+    study: StudyName = None,
+    workspace: WorkspaceOption = HERE,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="An MLflow server; by default a database in the workspace.")
+    ] = None,
+    allow_embeddings: Annotated[
+        bool, typer.Option(help="Send embeddings of restricted images to that server.")
+    ] = False,
+) -> None:
+    """Bring MLflow up to date from a study's run folders alone: after an outage, or into an empty or another store."""
+    from marginlab.tracking import Tracker
+
+    folder = _study_folder(study, workspace)
+    counts = Tracker(_space(workspace).root, folder, tracking_uri, allow_embeddings=allow_embeddings).sync()
+    console.print(
+        f"{folder.name}: {counts['runs']} runs changed, {counts['points']} metric points sent.", highlight=False
+    )
+    _next(f"marginlab ui --workspace {workspace}")
+
+
 @app.command(epilog="Example:  marginlab ui --workspace ./workspace --port 5000")
 def ui(
     workspace: WorkspaceOption = HERE,

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from ray.util import placement_group_table
 
 from marginlab.files import read_json
+from marginlab.replay import find_data, find_run, replay, summary
 from marginlab.results import Results
 from marginlab.running import Outcome, run_study
 from marginlab.runs import RunFolder
@@ -159,6 +160,15 @@ print(json.dumps([list(np.asarray(out).shape), "ray" in sys.modules]))
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout.splitlines()[-1]) == [[2, 16], False]
+
+
+def test_a_trial_replays_to_the_last_bit_outside_ray(inline: Any, home: Path) -> None:
+    outcome, *_ = inline
+    trial = next(f for f in folders_of(outcome.folder, "trial") if f.result()["state"] == "complete")  # type: ignore[index]
+    epochs = replay(find_run(home, trial.run.id), find_data(home, trial.run.data))
+    assert [e.epoch for e in epochs] == [0, 1, 2] and all(e.same for e in epochs)
+    assert summary(epochs).startswith("The same numbers, to the last bit, in all 3 epochs")
+    assert len(replay(trial, find_data(home, trial.run.data), epochs=1)) == 2
 
 
 def test_run_again_a_finished_study_does_nothing_again(inline: Any, home: Path) -> None:
