@@ -14,7 +14,7 @@ from marginlab.space import choice, uniform
 from marginlab.study import Arm, Comparison, Confirmation, Dataset, Resources, Search, Study
 from marginlab.training import Training
 
-small = Training(network=SmallNetwork(), augment=Augment(crop=64), batch_size=32, lr=1e-3)
+small = Training(network=SmallNetwork(), augment=Augment(crop=64), lr=2e-3)
 automargin = dataclasses.replace(small, loss=AdaTriplet(), margin=AutoMargin())
 fixed = dataclasses.replace(small, loss=AdaTriplet(), margin=FixedMargin(epsilon=0.25, beta=0.0))
 triplet = dataclasses.replace(small, loss=Triplet(), margin=FixedMargin(epsilon=0.25, beta=None))

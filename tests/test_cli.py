@@ -88,9 +88,10 @@ def test_a_damaged_delivery_is_refused_and_nothing_is_left(
 
 
 STUDY = """
+from marginlab.augment import Augment
 from marginlab.study import *
 from marginlab.training import Training
-study = Study("mine", [Dataset("oai", root=ROOT, size=36)], [Arm("a", Training())], Search(8, 4, resources=Resources(workers=WORKERS)))
+study = Study("mine", [Dataset("oai", root=ROOT, size=36)], [Arm("a", Training(augment=Augment(crop=32), batch_size=96))], Search(8, 4, resources=Resources(workers=WORKERS)))
 """
 
 
@@ -107,7 +108,7 @@ def test_plan_lays_out_and_refuses(raw: Path, capsys: pytest.CaptureFixture[str]
     study.write_text(STUDY.replace("ROOT", "'not-there'").replace("WORKERS", "1"))
     assert "Dataset 'oai': there is no folder not-there" in fails(capsys, "plan", "mine.py", "--cpus", "2")
     study.write_text(STUDY.replace("Search(8", "Search(epochs=8"))
-    assert "mine.py, line 4" in fails(capsys, "plan", "mine.py")
+    assert "mine.py, line 5" in fails(capsys, "plan", "mine.py")
     assert not Path("workspace").exists()
 
 

@@ -78,9 +78,12 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_attempts_are_counted_between_finished_epochs(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, tiny_run(), {})
-    assert [folder.begin_attempt() for _ in range(3)] == [1, 2, 3]
-    append_line(tmp_path / "epochs.jsonl", {"epoch": 0})
-    assert folder.begin_attempt() == 1
+    assert [folder.begin_attempt("s") for _ in range(2)] == [1, 2]
+    append_line(tmp_path / "epochs.jsonl", {"epoch": 0})  # the untrained network: nothing has been trained yet
+    assert folder.begin_attempt("s") == 3
+    assert folder.begin_attempt("t") == 1  # the study was stopped and begun again
+    append_line(tmp_path / "epochs.jsonl", {"epoch": 1})
+    assert folder.begin_attempt("t") == 1
 
 
 def test_files_are_whole_or_absent(tmp_path: Path) -> None:

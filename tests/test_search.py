@@ -124,8 +124,24 @@ def test_a_search_whose_trials_all_fail_is_given_up() -> None:
         assert isinstance(ticket, Ticket)
         book.tell(f"t{asked}", "failed", "no such layer")
         asked += 1
-    assert asked == 3 * len(plan.searches())
+    assert asked == 3 * len(plan.searches()) and book.over()
     assert all(book.winner(key) is None for key in plan.searches())
+
+
+def test_a_search_is_not_given_up_while_a_trial_of_it_is_running() -> None:
+    plan = plan_of(budget=40)
+    book = Book(plan, optuna.storages.InMemoryStorage())
+    held = [f"t{i}" for i in range(4 * len(plan.searches()))]
+    for token in held:
+        book.ask(token)
+    for token in held[: 3 * len(plan.searches())]:  # three of each search fail, the fourth is at work
+        book.tell(token, "failed", "no such layer")
+    assert book.ask("x") == WAIT and not book.over()
+    last = held[-1]
+    for step in range(1, EPOCHS + 1):
+        book.report(last, step, 0.5)
+    book.tell(last, "complete")
+    assert isinstance(book.ask("x"), Ticket)
 
 
 def test_several_folds_are_one_trial() -> None:

@@ -76,6 +76,17 @@ def test_spaces_are_optuna_distributions_and_round_trip(space: Any) -> None:
         (lambda: Arm("../x", Training()), "small letters"),
         (lambda: Search(epochs_budget=3, max_epochs=4), "does not pay for one trial"),
         (lambda: Search(epochs_budget=30, max_epochs=4, folds=(0, 5)), "0 to 4"),
+        (lambda: Search(epochs_budget=30, max_epochs=4, objective="train/loss"), "one of val/map, .*not 'train/loss'"),
+        (
+            lambda: Arm(
+                "a",
+                Training(),
+                space={"batch_size": choice([60, 128]), "per_identity": choice([4, 8])},
+                start=[{"batch_size": 60, "per_identity": 8}],
+            ),
+            "does not go together",
+        ),
+        (lambda: Dataset("a/b", root="x"), "no / in it"),
         (lambda: Resources(launcher="thread"), "'auto', 'inline' or 'train'"),
         (lambda: Resources(workers=2, launcher="inline"), "use launcher='train'"),
         (lambda: Resources(gpus="two"), "number or 'auto'"),
@@ -122,18 +133,25 @@ def test_a_study_may_grow_but_not_change(tmp_path: Any) -> None:
     assert read_plan(tmp_path) == a_plan()
     other_space = dataclasses.replace(FIXED, space={"margin.epsilon": uniform(0.05, 0.9)})
     with pytest.raises(
-        InputError, match=r"(?s)arm ada/fixed.space.margin.epsilon.high: was 0.6, is 0.9.*new name, or move"
+        InputError, match=r"(?s)arm ada/fixed: space.margin.epsilon.high: was 0.6, is 0.9.*new name, or move"
     ):
         declare(tmp_path, a_plan(arms=[AUTO, other_space]))
     with pytest.raises(InputError, match="comparison.margin: was 0.01, is 0.02"):
         declare(tmp_path, a_plan(comparison=Comparison(contrast=("ada/auto", "ada/fixed"), margin=0.02)))
-    with pytest.raises(InputError, match="dataset oai.fingerprint"):
+    with pytest.raises(InputError, match="dataset oai: fingerprint"):
         declare(tmp_path, Plan(a_study(), {"oai": "f01", "cxr14": "ba5"}))
     assert read_plan(tmp_path) == a_plan()
     third = Arm("triplet", Training(loss=Triplet(), margin=FixedMargin(beta=None)))
     larger = a_plan(arms=[FIXED, AUTO, third], search=Search(epochs_budget=40, max_epochs=4))
     declare(tmp_path, larger)
     assert read_plan(tmp_path) == larger
+
+
+def test_names_with_dots_are_no_obstacle_to_growing(tmp_path: Any) -> None:
+    first, second = (dataclasses.replace(FIXED, name=name) for name in ("v1.0", "v1.5"))
+    declare(tmp_path, a_plan(arms=[first], comparison=Comparison()))
+    declare(tmp_path, a_plan(arms=[first, second], comparison=Comparison()))
+    assert [a.name for a in read_plan(tmp_path).study.arms] == ["v1.0", "v1.5"]
 
 
 STUDY = """

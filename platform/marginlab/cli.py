@@ -32,7 +32,7 @@ WorkspaceOption = Annotated[
 StudyFile = Annotated[str, typer.Argument(help="A study file, or file.py:name for another study in it than 'study'.")]
 StudyName = Annotated[str | None, typer.Argument(help="A study's name; by default the latest one of the workspace.")]
 Address = Annotated[
-    str | None, typer.Option(help="A running Ray cluster, such as ray://head:10001; by default Ray is started here.")
+    str | None, typer.Option(help="A running Ray cluster, such as head:6379; by default Ray is started here.")
 ]
 HERE = Path("workspace")
 

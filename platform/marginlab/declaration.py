@@ -76,29 +76,36 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def declare(folder: Path, plan: Plan) -> None:
-    """Record the study, or compare it with what was recorded: it may grow, it may not change.
-
-    More epochs, seeds, folds, replicates, arms or datasets extend a study. What would make its numbers incomparable with
-    those already there is refused.
-    """
+    """Record the study. One of this name that began with other settings is left alone (``refuse_changes``)."""
+    refuse_changes(folder, plan)
     path = folder / "study.json"
     record: dict[str, Any] = {"format": FORMAT, "study": to_json(plan.study), "data": plan.data}
     record |= {"phantoms": list(plan.phantoms), "began": time.time()}
     if path.exists():
-        before = _record(folder)
-        changes = differences(_pinned(from_json(before["study"]), before["data"]), _pinned(plan.study, plan.data))
-        if changes:
-            listed = "\n".join(f"  {c}" for c in changes)
-            raise InputError(
-                f"The study {plan.study.name!r} began with other settings:\n{listed}\n"
-                f"Give the changed study a new name, or move the old one aside: mv {folder} {folder}.old"
-            )
-        record["began"] = before["began"]
+        record["began"] = _record(folder)["began"]
     write_json(path, record)
 
 
-def _pinned(study: Study, data: dict[str, str]) -> dict[str, Any]:
-    """What must stay as it is, by dotted name."""
+def refuse_changes(folder: Path, plan: Plan) -> None:
+    """A study that goes on may grow, it may not change.
+
+    More epochs, seeds, folds, replicates, arms or datasets extend a study. What would make its numbers incomparable with
+    those already there is refused, with a line per difference.
+    """
+    if not (folder / "study.json").exists():
+        return
+    before = _record(folder)
+    changes = differences(_pinned(from_json(before["study"]), before["data"]), _pinned(plan.study, plan.data))
+    if changes:
+        listed = "\n".join(f"  {c}" for c in changes)
+        raise InputError(
+            f"The study {plan.study.name!r} began with other settings:\n{listed}\n"
+            f"Give the changed study a new name, or move the old one aside: mv {folder} {folder}.old"
+        )
+
+
+def _pinned(study: Study, data: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """What must stay as it is: by owner (the study, an arm, a dataset) and dotted name."""
     search, confirmation = study.search, study.confirmation
     out: dict[str, Any] = {"seed": study.seed}
     for name in ("max_epochs", "folds", "objective", "startup_trials", "pruner_startup_trials", "pruner_warmup_epochs"):
@@ -106,10 +113,11 @@ def _pinned(study: Study, data: dict[str, str]) -> dict[str, Any]:
     out["confirmation.epochs"] = confirmation.epochs or search.max_epochs
     for name in ("primary", "contrast", "margin"):
         out[f"comparison.{name}"] = getattr(study.comparison, name)
+    pinned = {"study": out}
     for arm in study.arms:
-        for part in ("training", "space", "start"):
-            out |= _flat(f"arm {arm.name}.{part}", to_json(getattr(arm, part)))
-    return out | {f"dataset {name}.fingerprint": fingerprint for name, fingerprint in data.items()}
+        parts = {part: to_json(getattr(arm, part)) for part in ("training", "space", "start")}
+        pinned[f"arm {arm.name}"] = {name: v for part, value in parts.items() for name, v in _flat(part, value).items()}
+    return pinned | {f"dataset {name}": {"fingerprint": fingerprint} for name, fingerprint in data.items()}
 
 
 def _flat(prefix: str, data: Any) -> dict[str, Any]:
@@ -121,18 +129,13 @@ def _flat(prefix: str, data: Any) -> dict[str, Any]:
     return out
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
     """A line per changed name. Arms and datasets that only one side has are additions (or have been set aside)."""
-
-    def owners(names: dict[str, Any]) -> set[str]:
-        return {n.split(".")[0] for n in names}
-
-    common = owners(before) & owners(now)
     lines = []
-    for name in dict.fromkeys([*before, *now]):
-        if name.split(".")[0] not in common:
-            continue
-        old, new = before.get(name, "(absent)"), now.get(name, "(absent)")
-        if canonical(old) != canonical(new):
-            lines.append(f"{name}: was {json.dumps(to_json(old))}, is {json.dumps(to_json(new))}")
+    for owner in [o for o in before if o in now]:
+        for name in dict.fromkeys([*before[owner], *now[owner]]):
+            old, new = before[owner].get(name, "(absent)"), now[owner].get(name, "(absent)")
+            if canonical(old) != canonical(new):
+                where = name if owner == "study" else f"{owner}: {name}"
+                lines.append(f"{where}: was {json.dumps(to_json(old))}, is {json.dumps(to_json(new))}")
     return lines

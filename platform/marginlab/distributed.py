@@ -92,6 +92,13 @@ def broadcast_flag(flag: bool, source: int = 0) -> bool:
     return bool(broadcast_object(bool(flag), source))
 
 
+def broadcast_buffers(module: torch.nn.Module) -> None:
+    """Give every rank the buffers (running statistics) of rank 0; parameters are equal already."""
+    if is_distributed():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def barrier() -> None:
     """Wait until every rank is here."""
     if is_distributed():

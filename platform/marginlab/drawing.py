@@ -13,7 +13,6 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from marginlab.values import InputError
 from marginlab.watching import Snapshot, snapshot
 
 SAYS = {
@@ -147,8 +146,8 @@ class Watch:
             self._detail = ""
             try:
                 self.shot = snapshot(self.folder)
-            except (InputError, OSError, ValueError, KeyError):
-                continue  # a file is being replaced at this moment; the next look finds it
+            except Exception:
+                continue  # a file or the database is being written at this moment; the next look finds it
             if self._began is None:
                 self._began = (time.monotonic(), self.shot.epochs_done)
             if not self.console.is_terminal and time.monotonic() - said > LINE_PERIOD_S:

@@ -40,8 +40,8 @@ def execute(
     dataset.require(folder.run.data)
     # Only rank 0 writes the folder. It opens it first: opening mends what a kill left behind.
     recorder = Recorder(folder) if distributed.rank() == 0 else None
-    distributed.barrier()
-    resume = folder.checkpoint()
+    # It also reads the checkpoint for all: on shared storage another node may not see it yet.
+    resume = distributed.broadcast_object(folder.checkpoint() if recorder else None)
     go_on = True
     if recorder:
         for row in recorder.rows:

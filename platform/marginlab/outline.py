@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from marginlab.cluster.session import concurrency, gpus_per_worker, launcher
+from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher, preflight
 from marginlab.networks import build_seeded
 from marginlab.plan import Plan
 from marginlab.search import read_progress
@@ -16,6 +16,7 @@ from marginlab.workspace import Workspace
 
 def outline(study: Study, workspace: Workspace, available: dict[str, float]) -> RenderableType:
     """Raises InputError where the study's runs do not fit the resources (``{"CPU": n, "GPU": m}``)."""
+    preflight(study, available)
     plan = Plan(study, {d.name: "not prepared" for d in study.datasets})
     search, confirmation = study.search, study.confirmation
     keys = plan.searches()

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from marginlab.declaration import declare
+from marginlab.data.packed import PackedDataset
+from marginlab.data.readers import READERS
+from marginlab.declaration import declare, refuse_changes
 from marginlab.files import read_json, write_json
 from marginlab.plan import Plan
 from marginlab.search import read_progress
-from marginlab.study import Study
+from marginlab.study import Dataset, Study
 from marginlab.tracking import Tracker, TrackingAway, champion, connect, links
+from marginlab.values import InputError
 from marginlab.workspace import Progress, Workspace
 
 SYNC_PERIOD_S = 3.0
@@ -62,8 +65,21 @@ def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: 
             if not workspace.packed(dataset).exists():
                 workspace.render(dataset, progress)
     journal.step("prepare")
-    packed = {d.name: workspace.prepare(d, progress) for d in study.datasets}
+    packed = {d.name: _prepared(workspace, d, progress) for d in study.datasets}
     return Plan(study, {n: p.fingerprint for n, p in packed.items()}, tuple(n for n, p in packed.items() if p.phantom))
+
+
+def _prepared(workspace: Workspace, dataset: Dataset, progress: Progress) -> PackedDataset:
+    """``prepare``, but what goes wrong may name files and so people: that is for ``marginlab prepare``'s own terminal."""
+    try:
+        return workspace.prepare(dataset, progress)
+    except InputError as e:
+        if dataset.root is None or dataset.name not in READERS:
+            raise
+        raise InputError(
+            f"Dataset {dataset.name!r} cannot be prepared. For the reason: marginlab prepare {dataset.name} {dataset.root} "
+            f"--size {dataset.size} --label {dataset.label} --unreadable {dataset.unreadable:g}"
+        ) from e
 
 
 def run_study(
@@ -88,6 +104,8 @@ def run_study(
         tracking_uri: an MLflow server; by default a database in the workspace.
     """
     from marginlab.cluster.conduct import conduct
+    from marginlab.cluster.preflight import preflight
+    from marginlab.cluster.session import cluster_resources, session
     from marginlab.report import write_report
     from marginlab.results import Results
 
@@ -96,14 +114,19 @@ def run_study(
     if tracking_uri is not None:
         connect(workspace.root, tracking_uri)  # a server that is not there is said before anything is done
     plan = prepare_all(study, workspace, journal, progress)
-    declare(folder, plan)
-    journal.folder = folder
+    refuse_changes(folder, plan)
     packed = {d.name: str(workspace.packed(d)) for d in study.datasets}
     tracker = Tracker(workspace.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
+    journal.step("ray")
     finished = False
     try:
-        with _Syncing(tracker, on_trouble):
-            conduct(plan, folder, packed, journal.step, address, cpus)
+        with session(address, cpus):
+            available = cluster_resources()
+            preflight(study, available)
+            declare(folder, plan)
+            journal.folder = folder
+            with _Syncing(tracker, on_trouble):
+                conduct(plan, folder, packed, available, journal.step)
         journal.step("tracking")
         link = _recorded(tracker, packed, on_trouble)
         journal.step("report")

@@ -76,14 +76,26 @@ class RunFolder:
         path = self.path / "last.safetensors"
         return load_file(path) if path.exists() else None
 
-    def begin_attempt(self) -> int:
-        """Count the starts since the last finished epoch, this one included: a run that kills its workers is found out."""
+    def begin_attempt(self, session: str) -> int:
+        """Count a session's starts since the last finished epoch of training, this one included.
+
+        A run that kills its processes is found out by it; one whose user stops the study again and again is not counted.
+        """
         path = self.path / "attempts.json"
-        epoch = len(self.epochs())
+        place = {"session": session, "epoch": max([0, *(r["epoch"] for r in self.epochs())])}
         before = read_json(path) if path.exists() else {}
-        count = before["count"] + 1 if before.get("epoch") == epoch else 1
-        write_json(path, {"epoch": epoch, "count": count})
+        count = before["count"] + 1 if place.items() <= before.items() else 1
+        write_json(path, {**place, "count": count})
         return int(count)
+
+    @property
+    def begun(self) -> bool:
+        return (self.path / "attempts.json").exists()
+
+    def last_error(self) -> str:
+        """The last line of what went wrong, for a sentence; empty where a process left no word."""
+        path = self.path / "error.txt"
+        return f", last with {path.read_text().strip().splitlines()[-1]}" if path.exists() else ""
 
     def best_weights(self) -> tuple[dict[str, Tensor], int]:
         """The best network's weights and its epoch."""

@@ -153,11 +153,11 @@ class Book:
         able, waiting = [], False
         for key in self._studies:
             spent, reserved = self.spent(key)
+            waiting = waiting or reserved > 0
             if self._hopeless(key):
                 continue
             if spent + reserved + self.rules.trial_epochs <= self.rules.epochs_budget:
                 able.append(key)
-            waiting = waiting or reserved > 0
         if able:
             return min(able, key=lambda k: len(self._studies[k].get_trials(deepcopy=False)))
         return WAIT if waiting else FINISHED
@@ -165,6 +165,10 @@ class Book:
     def _hopeless(self, key: SearchKey) -> bool:
         ended = [t.state for t in self._studies[key].get_trials(deepcopy=False) if t.state.is_finished()]
         return len(ended) >= HOPELESS and all(state == TrialState.FAIL for state in ended)
+
+    def over(self) -> bool:
+        """Whether all budgets are spent (or given up) and no trial is unended."""
+        return not self.live and not self._orphans and self._next_search() == FINISHED
 
     def spent(self, key: SearchKey) -> tuple[int, int]:
         """Epochs that ended trials of a search used, and epochs set aside for its running ones."""
@@ -279,7 +283,8 @@ def read_progress(database: Path, plan: Plan) -> dict[str, dict[str, Any]]:
 @lru_cache(maxsize=8)
 def _opened(database: Path, inode: int) -> optuna.storages.BaseStorage:
     """Opening takes longer than reading, and a study that is watched is read every second."""
-    return optuna.storages.get_storage(f"sqlite:///{database}")
+    # Without the two checks it writes nothing, so that it cannot meet the registrar while that makes the tables.
+    return optuna.storages.RDBStorage(f"sqlite:///{database}", skip_compatibility_check=True, skip_table_creation=True)
 
 
 def _value(trial: FrozenTrial) -> float:

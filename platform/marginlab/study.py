@@ -7,10 +7,12 @@ import re
 from dataclasses import field
 from typing import Any
 
+from marginlab.retrieval import METRICS
 from marginlab.space import Choice, RandInt, Uniform
 from marginlab.training import Training
 from marginlab.values import InputError, at_path, value, with_path
 
+OBJECTIVES = tuple(f"val/{m}" for m in METRICS)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._/-]*")
 
 
@@ -41,6 +43,8 @@ class Dataset:
 
     def check(self) -> None:
         _check_name("Dataset", self.name)
+        if "/" in self.name:
+            raise InputError(f"Dataset name {self.name!r}: no / in it.")
         if (self.root is None) == (self.phantom is None):
             raise InputError(f"Dataset {self.name!r} needs either root= (the raw folder) or phantom=, and not both.")
         if self.label not in ("subject", "subject-side"):
@@ -105,6 +109,10 @@ class Arm:
                 inside = v in allowed.options if isinstance(allowed, Choice) else allowed.low <= v <= allowed.high
                 if not inside:
                     raise InputError(f"Arm {self.name!r}: the start {path} = {v} lies outside its space ({allowed}).")
+            try:
+                self.configured(params, 1)
+            except InputError as e:
+                raise InputError(f"Arm {self.name!r}: the start {params} does not go together: {e}") from None
 
     @property
     def slug(self) -> str:
@@ -145,6 +153,8 @@ class Search:
         _at_least(self, 0, "pruner_startup_trials", "pruner_warmup_epochs")
         if not self.folds or any(f not in range(5) for f in self.folds) or len(set(self.folds)) < len(self.folds):
             raise InputError(f"Search.folds must be different numbers from 0 to 4, not {self.folds}.")
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"Search.objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}.")
         if self.epochs_budget < self.trial_epochs:
             raise InputError(
                 f"Search.epochs_budget ({self.epochs_budget}) does not pay for one trial of {self.trial_epochs} epochs."

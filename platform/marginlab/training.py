@@ -148,6 +148,8 @@ class _Trainer:
             if device.type == "cuda":  # batch normalisation over the global batch; on a CPU there is no such thing
                 self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
             self.parallel = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
+        if not _has_matches(data.validation):
+            raise TrainingFailed("No validation image has a match from another visit: there is nothing to select by.")
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=self.training.lr, weight_decay=self.training.weight_decay
         )
@@ -232,7 +234,12 @@ class _Trainer:
     def report(self, report: Report, epoch: int, metrics: dict[str, float], margin: Margin) -> bool:
         validation = self.data.validation
         with self.clock.step("evaluation"):
+            distributed.broadcast_buffers(self.network)  # what is scored is what rank 0 saves
             embeddings = embed(self.network, validation, self.training, self.data.mean, self.data.std, self.device)
+        if not torch.isfinite(embeddings).all():  # on every rank alike
+            raise TrainingFailed(
+                f"The embeddings were not finite after epoch {epoch}: try a lower learning rate than {self.training.lr:g}."
+            )
         go_on = True
         if distributed.rank() == 0:
             began = time.perf_counter()
@@ -244,6 +251,11 @@ class _Trainer:
             metrics = {k: v for k, v in metrics.items() if math.isfinite(v)}
             go_on = report(epoch, metrics, State(epoch, self.network, self.optimizer, margin, embeddings, validation))
         return distributed.broadcast_flag(go_on)
+
+
+def _has_matches(subset: Subset) -> bool:
+    visits = np.unique(np.stack([subset.label, subset.visit]), axis=1)[0]
+    return len(visits) > 0 and int(np.bincount(visits).max()) > 1
 
 
 def forward(network: nn.Module, images: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ def snapshot(folder: Path) -> Snapshot:
         if result is None:
             row = (read_lines(record.with_name("epochs.jsonl")) or [{"epoch": 0}])[-1]
             scored = f", val/map {row['val/map']:.3f}" if "val/map" in row else ""
-            training.append(f"{name_of(labels)}: epoch {row['epoch']}{scored}")
+            if record.with_name("attempts.json").exists():
+                training.append(f"{name_of(labels)}: epoch {row['epoch']}{scored}")
             confirmation_epochs += row["epoch"] if labels["kind"] == "confirmation" else 0
             continue
         results[labels["kind"]].append(result)

@@ -11,6 +11,7 @@ import torch
 
 import marginlab
 from marginlab.networks import SmallNetwork, build_seeded
+from marginlab.networks.small import Centre
 from marginlab.values import InputError
 
 torch.set_num_threads(1)
@@ -27,10 +28,22 @@ def test_embeddings_are_unit_float32_and_every_parameter_gets_a_gradient():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
-def test_an_image_does_not_depend_on_its_batch():
+def test_a_trained_network_does_not_look_at_the_batch():
     network = build_seeded(SmallNetwork(), channels=2, seed=0)
     x = torch.rand(6, 2, 40, 40)
+    network(x)  # one step of training, from which the running mean knows the batch
+    network.eval()
     torch.testing.assert_close(network(x)[:2], network(x[:2]), atol=1e-6, rtol=0)
+
+
+def test_the_centre_is_the_batch_mean_and_then_a_running_one():
+    centre, x = Centre(3), torch.randn(5, 3)
+    y = torch.randn(5, 3)
+    torch.testing.assert_close(centre(x), x - x.mean(0))
+    torch.testing.assert_close(centre(y), y - y.mean(0))
+    torch.testing.assert_close(centre.mean, (x.mean(0) + y.mean(0)) / 2)  # the plain mean of the first ten batches
+    centre.eval()
+    torch.testing.assert_close(centre(x), x - (x.mean(0) + y.mean(0)) / 2)
 
 
 def test_the_seed_alone_decides_and_the_random_state_is_left_alone():

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from marginlab.cluster.group import train_group
-from marginlab.cluster.session import concurrency, gpus_per_worker
+from marginlab.cluster.preflight import concurrency, gpus_per_worker
 from marginlab.plan import Task
 from marginlab.runs import RunFolder
 from marginlab.study import Confirmation
@@ -19,6 +19,7 @@ def confirm(
     packed: dict[str, str],
     storage: Path,
     available: dict[str, float],
+    session: str,
 ) -> None:
     """Train all runs, open the test split for each, and return when all have ended.
 
@@ -28,10 +29,14 @@ def confirm(
     todo = [str(f.path) for f in folders if f.result() is None]
     groups = min(concurrency("Confirmation", rules.resources, available), len(todo))
     gpus = gpus_per_worker(rules.resources, available)
-    with ThreadPoolExecutor(max(groups, 1)) as pool:
+    ask = {"open_test": True, "session": session}
+    pool = ThreadPoolExecutor(max(groups, 1))
+    try:
         ends = [
-            pool.submit(train_group, todo[i::groups], packed, rules.resources, gpus, storage, {"open_test": True})
+            pool.submit(train_group, todo[i::groups], packed, rules.resources, gpus, storage, ask)
             for i in range(groups)
         ]
         for end in ends:
             end.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a Ctrl-C does not wait for the groups; Ray's end ends them

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -31,7 +32,7 @@ def train_group(
     Args:
         folders: run folders, in order.
         packed: packed dataset folder by dataset name.
-        ask: how ranks decide and what they open: ``{"open_test": bool, "registrar": name, "token": ..., ...}``.
+        ask: how ranks decide and what they open: ``{"session": ..., "open_test": bool, "registrar": name, "token": ..., ...}``.
     """
     trainer = TorchTrainer(
         _worker,
@@ -45,7 +46,7 @@ def train_group(
         run_config=RunConfig(
             name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=ATTEMPTS * len(folders)),
+            failure_config=FailureConfig(max_failures=ATTEMPTS * (len(folders) + 1)),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
@@ -58,7 +59,7 @@ def _worker(config: dict[str, Any]) -> None:
     device = get_device()
     for index, path in enumerate(config["folders"]):
         packed = Path(config["packed"][RunFolder.open(Path(path)).run.dataset])
-        result = run_one(Path(path), packed, decider(config, index), bool(config["open_test"]), device)
+        result = run_one(Path(path), packed, decider(config, index), config, device)
         # The folds of one trial: when the trial ends with one of them, the others are not begun.
         if "registrar" in config and not distributed.broadcast_flag(bool(result and result["state"] == "complete")):
             break
@@ -67,22 +68,23 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def run_one(
-    path: Path, packed: Path, decide: Decide, open_test: bool, device: torch.device | None
+    path: Path, packed: Path, decide: Decide, ask: dict[str, Any], device: torch.device
 ) -> dict[str, Any] | None:
     """``execute``, with a run's own failure kept to that run.
 
-    With one process any exception is the run's end. With several, ranks that fail differently would wait for each
-    other, so the exception ends the group; it is started again, and a run that did so too often is marked as failed.
+    What the platform does to a run (a full disk, a lost registrar) is not the run's failure: it goes up, and the process
+    or group is started again. So does, with several ranks, any other exception, because ranks that fail differently would
+    wait for each other. A run that was started too often without getting further is marked as failed.
     """
     folder = RunFolder.open(path)
-    if folder.result() is None and distributed.rank() == 0 and folder.begin_attempt() > ATTEMPTS:
-        Recorder(folder).finish("failed", f"It ended its worker group {ATTEMPTS} times; see error.txt in {path.name}.")
+    if folder.result() is None and distributed.rank() == 0 and folder.begin_attempt(ask["session"]) > ATTEMPTS:
+        Recorder(folder).finish("failed", f"It ended its processes {ATTEMPTS} times{folder.last_error()}.")
     distributed.barrier()
     try:
-        return execute(path, packed, decide, open_test=open_test, device=device)
+        return execute(path, packed, decide, open_test=bool(ask["open_test"]), device=device)
     except Exception as e:
         (path / "error.txt").write_text(traceback.format_exc())
-        if distributed.world() > 1:
+        if distributed.world() > 1 or isinstance(e, (RayError, OSError)):
             raise
         return Recorder(folder).finish("failed", f"{type(e).__name__}: {e}")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 from ray.tune.search import Searcher
 
 from marginlab.cluster import registrar
-from marginlab.cluster.session import concurrency, gpus_per_worker, launcher
+from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
 from marginlab.runs import RunFolder
 from marginlab.search import FINISHED, WAIT
 from marginlab.study import Search
@@ -65,6 +66,8 @@ def search(
         "objective": rules.objective,
         "max_epochs": rules.max_epochs,
         "open_test": False,
+        "session": session,
+        "device": "cuda" if gpus else "cpu",  # a process without a GPU of its own may still see one
     }
     if launcher(rules.resources, available) == "inline":
         needs: dict[str, float] = {"CPU": rules.resources.cpus, **({"GPU": gpus} if gpus else {})}
@@ -98,7 +101,7 @@ def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     ask = {**shared, **config}
     packed = Path(shared["packed"][config["dataset"]])
     for index, path in enumerate(config["folders"]):
-        result = run_one(Path(path), packed, decider(ask, index), False, None)
+        result = run_one(Path(path), packed, decider(ask, index), ask, torch.device(shared["device"]))
         if result is None or result["state"] != "complete":
             break
     _end(config, shared)

@@ -10,7 +10,6 @@ from typing import Any
 
 import marginlab
 from marginlab.cluster import ENVIRONMENT
-from marginlab.study import Resources
 from marginlab.values import InputError
 
 NAMESPACE = "marginlab"
@@ -30,6 +29,11 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"{address} is a Ray Client address, over which a study would depend on this machine. Submit it instead: "
+            "ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/study.py STUDY.py"
+        )
     source = str(Path(marginlab.__file__).parents[1])
     path = os.pathsep.join(dict.fromkeys([source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
     options: dict[str, Any] = {
@@ -57,31 +61,9 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
 
 
 def cluster_resources() -> dict[str, float]:
+    """What there is, or what an autoscaling cluster can grow to. Refuses nothing."""
     import ray
 
-    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-
-
-def gpus_per_worker(resources: Resources, available: dict[str, float]) -> float:
-    if isinstance(resources.gpus, str):  # "auto"
-        return 1.0 if available.get("GPU", 0) >= 1 else 0.0
-    return float(resources.gpus)
-
-
-def launcher(resources: Resources, available: dict[str, float]) -> str:
-    """``auto`` is a Ray Train worker group wherever a run uses a GPU or more than one worker, else the trial's own process."""
-    if resources.launcher != "auto":
-        return resources.launcher
-    return "train" if resources.workers > 1 or gpus_per_worker(resources, available) > 0 else "inline"
-
-
-def concurrency(what: str, resources: Resources, available: dict[str, float]) -> int:
-    """How many runs of these resources fit at once. Raises where not even one ever will."""
-    need = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * gpus_per_worker(resources, available)}
-    for name, amount in need.items():
-        if amount > available.get(name, 0):
-            raise InputError(
-                f"{what} needs {amount:g} {name}s for one run ({resources.workers} workers), and there are "
-                f"{available.get(name, 0):g}: lower {what}.resources, or run where there are more."
-            )
-    return max(1, min(int(available.get(name, 0) // amount) for name, amount in need.items() if amount > 0))
+    there: dict[str, float] = dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return {name: max(there.get(name, 0), limits.get(name, 0)) for name in {*there, *limits}}

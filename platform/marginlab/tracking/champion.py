@@ -17,9 +17,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 import marginlab
 from marginlab.data.packed import PackedDataset
 from marginlab.files import read_json
+from marginlab.results import Results
 from marginlab.tracking.projector import Tracker
 from marginlab.tracking.store import Store
 
@@ -42,12 +45,14 @@ class Champion:
 
 def champions(study_folder: Path) -> list[Champion]:
     """The champions of all datasets whose confirmation has complete runs, by dataset name."""
+    confirmed = Results.open(study_folder).runs().filter(pl.col("kind") == "confirmation", pl.col("current"))
+    current = set(confirmed["folder"])  # without the runs of winners that a longer search has replaced
     runs: dict[str, dict[str, list[tuple[float, str]]]] = {}
     records: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for path in sorted((study_folder / "runs").rglob("run.json")):
         record, folder = read_json(path), str(path.parent.relative_to(study_folder))
         labels = record["labels"]
-        if labels["kind"] != "confirmation" or not (path.parent / "result.json").exists():
+        if folder not in current or not (path.parent / "result.json").exists():
             continue
         result = read_json(path.parent / "result.json")
         if result["state"] == "complete" and result["best"] is not None:
