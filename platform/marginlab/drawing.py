@@ -26,6 +26,7 @@ SAYS = {
     "done": "done",
     "stopped": "stopped",
 }
+LOOK_PERIOD_S = 2.0  # between looks at the study's folder
 LINE_PERIOD_S = 10.0  # between lines where the output is no terminal
 
 
@@ -139,7 +140,7 @@ class Watch:
 
     def _loop(self) -> None:
         said = time.monotonic()
-        while not self._over.wait(1.0):
+        while not self._over.wait(LOOK_PERIOD_S):
             if self.doing not in (SAYS["search"], SAYS["confirmation"]):
                 self.shot = None
                 continue
