@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
+from marginlab import usercode
 from marginlab.files import read_json, write_json
 from marginlab.plan import Plan
 from marginlab.study import Study
-from marginlab.values import InputError, canonical, from_json, to_json
+from marginlab.values import InputError, from_json, to_json
 
 FORMAT = 1  # of study.json
 
@@ -26,13 +25,8 @@ def load_study(spec: str) -> Study:
         raise InputError(
             f"There is no study file {path}: give the path of a Python file that defines study = Study(...)."
         )
-    module_name = f"marginlab_study_{path.stem}"
-    loader = importlib.util.spec_from_file_location(module_name, path)
-    assert loader is not None and loader.loader is not None  # a .py file always has one
-    module = importlib.util.module_from_spec(loader)
-    sys.modules[module_name] = module
     try:
-        loader.loader.exec_module(module)
+        module = usercode.load(path)
     except InputError as e:
         raise InputError(f"{_place(path, e)}: {e}") from None
     except Exception as e:
@@ -60,6 +54,7 @@ def _place(path: Path, error: BaseException) -> str:
 def read_plan(folder: Path) -> Plan:
     """The plan of a study that has begun."""
     record = _record(folder)
+    usercode.use(folder)
     return Plan(from_json(record["study"]), dict(record["data"]), tuple(record["phantoms"]))
 
 
@@ -83,6 +78,7 @@ def declare(folder: Path, plan: Plan) -> None:
     record |= {"phantoms": list(plan.phantoms), "began": time.time()}
     if path.exists():
         record["began"] = _record(folder)["began"]
+    usercode.keep(folder, record["study"])
     write_json(path, record)
 
 
@@ -95,7 +91,7 @@ def refuse_changes(folder: Path, plan: Plan) -> None:
     if not (folder / "study.json").exists():
         return
     before = _record(folder)
-    changes = differences(_pinned(from_json(before["study"]), before["data"]), _pinned(plan.study, plan.data))
+    changes = differences(_pinned(before["study"], before["data"]), _pinned(to_json(plan.study), plan.data))
     if changes:
         listed = "\n".join(f"  {c}" for c in changes)
         raise InputError(
@@ -104,19 +100,19 @@ def refuse_changes(folder: Path, plan: Plan) -> None:
         )
 
 
-def _pinned(study: Study, data: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """What must stay as it is: by owner (the study, an arm, a dataset) and dotted name."""
-    search, confirmation = study.search, study.confirmation
-    out: dict[str, Any] = {"seed": study.seed}
+def _pinned(study: dict[str, Any], data: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Of a study as JSON, what must stay as it is: by owner (the study, an arm, a dataset) and dotted name."""
+    search, confirmation, comparison = study["search"], study["confirmation"], study["comparison"]
+    out: dict[str, Any] = {"seed": study["seed"]}
     for name in ("max_epochs", "folds", "objective", "startup_trials", "pruner_startup_trials", "pruner_warmup_epochs"):
-        out[f"search.{name}"] = getattr(search, name)
-    out["confirmation.epochs"] = confirmation.epochs or search.max_epochs
+        out[f"search.{name}"] = search[name]
+    out["confirmation.epochs"] = confirmation["epochs"] or search["max_epochs"]
     for name in ("primary", "contrast", "margin"):
-        out[f"comparison.{name}"] = getattr(study.comparison, name)
+        out[f"comparison.{name}"] = comparison[name]
     pinned = {"study": out}
-    for arm in study.arms:
-        parts = {part: to_json(getattr(arm, part)) for part in ("training", "space", "start")}
-        pinned[f"arm {arm.name}"] = {name: v for part, value in parts.items() for name, v in _flat(part, value).items()}
+    for arm in study["arms"]:
+        parts = [_flat(part, arm[part]) for part in ("training", "space", "start")]
+        pinned[f"arm {arm['name']}"] = {name: v for part in parts for name, v in part.items()}
     return pinned | {f"dataset {name}": {"fingerprint": fingerprint} for name, fingerprint in data.items()}
 
 
@@ -135,7 +131,7 @@ def differences(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]
     for owner in [o for o in before if o in now]:
         for name in dict.fromkeys([*before[owner], *now[owner]]):
             old, new = before[owner].get(name, "(absent)"), now[owner].get(name, "(absent)")
-            if canonical(old) != canonical(new):
+            if old != new:
                 where = name if owner == "study" else f"{owner}: {name}"
-                lines.append(f"{where}: was {json.dumps(to_json(old))}, is {json.dumps(to_json(new))}")
+                lines.append(f"{where}: was {json.dumps(old)}, is {json.dumps(new)}")
     return lines

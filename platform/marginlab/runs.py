@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from marginlab import usercode
 from marginlab.data.subset import Subset
 from marginlab.files import append_line, aside, read_json, read_lines, write_json
 from marginlab.training import Run, State
@@ -57,6 +58,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         record = read_json(path / "run.json")
+        usercode.use(path)
         return cls(path, from_json(record["run"]), record["labels"])
 
     def epochs(self) -> list[dict[str, Any]]:

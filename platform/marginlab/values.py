@@ -6,11 +6,13 @@ The standard library alone is used, because these values reach processes that ha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import hashlib
 import importlib
+import inspect
 import json
 import math
 from typing import Any, TypeVar, dataclass_transform
@@ -51,6 +53,9 @@ def value(cls: type[T]) -> type[T]:
             check()
 
     cls.__init__ = __init__  # type: ignore[method-assign]
+    if not _shipped(cls):  # now, because the file may be another one later
+        with contextlib.suppress(OSError, TypeError):
+            cls._type_source = hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()[:16]  # type: ignore[attr-defined]
     return cls
 
 
@@ -91,7 +96,7 @@ def to_json(v: Any) -> Any:
     """The value as plain JSON data; a nested value carries its type as ``{"type": "module:Name", ...}``."""
     if dataclasses.is_dataclass(v) and not isinstance(v, type):
         fields = {f.name: to_json(getattr(v, f.name)) for f in dataclasses.fields(v)}
-        return {"type": type_tag(type(v)), **fields}
+        return {"type": type_tag(type(v)), **_source(type(v)), **fields}
     if isinstance(v, dict):
         return {str(k): to_json(x) for k, x in v.items()}
     if isinstance(v, (list, tuple)):
@@ -103,13 +108,26 @@ def to_json(v: Any) -> Any:
     )
 
 
+def _source(cls: type) -> dict[str, str]:
+    """A hash of the source of a class that is not MarginLab's own: what such a class does is part of its fingerprint."""
+    if _shipped(cls):
+        return {}
+    if "_type_source" not in vars(cls):
+        raise InputError(f"{cls.__name__} has no source file: define it in a study file or a module, with @value.")
+    return {"type_source": vars(cls)["_type_source"]}
+
+
+def _shipped(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "marginlab"
+
+
 def from_json(data: Any) -> Any:
     """The inverse of :func:`to_json`. Lists come back as tuples."""
     if isinstance(data, list):
         return tuple(from_json(x) for x in data)
     if not isinstance(data, dict):
         return data
-    fields = {k: from_json(v) for k, v in data.items() if k != "type"}
+    fields = {k: from_json(v) for k, v in data.items() if k not in ("type", "type_source")}
     if "type" not in data:
         return fields
     module, _, name = data["type"].partition(":")
