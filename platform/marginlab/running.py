@@ -22,7 +22,7 @@ from marginlab.tracking import Tracker, TrackingAway, champion, connect, links
 from marginlab.values import InputError
 from marginlab.workspace import Progress, Workspace
 
-SYNC_PERIOD_S = 3.0
+SYNC_PERIOD_S = 10.0  # one sync of several epochs costs less than several of one
 
 
 @dataclass

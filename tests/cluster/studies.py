@@ -30,16 +30,16 @@ inline = Study(
     comparison=Comparison(contrast=("auto", "fixed"), margin=0.01),
 )
 
-# Every trial is a Ray Train worker group of two. The first leaves the network as it is, the second ruins it and is pruned.
+# Every trial is a Ray Train worker group of two. The first learns, the second leaves the network as it is and is pruned.
 nested = dataclasses.replace(
     inline,
     name="nested",
     arms=[
         Arm(
             "fixed",
-            dataclasses.replace(tiny, margin=FixedMargin(), lr=1e-12),
-            space={"lr": choice([1e-12, 1.0])},
-            start=[{"lr": 1.0}],
+            dataclasses.replace(tiny, margin=FixedMargin(), lr=0.1),
+            space={"lr": choice([0.1, 1e-12])},
+            start=[{"lr": 1e-12}],
         )
     ],
     search=Search(
@@ -50,5 +50,21 @@ nested = dataclasses.replace(
         resources=Resources(workers=2, launcher="train"),
     ),
     confirmation=Confirmation(seeds=1, folds=1, epochs=1, resources=Resources(workers=2)),
+    comparison=Comparison(),
+)
+
+# One trial at a time, so that an interrupted study can be held against an undisturbed one.
+stopping = dataclasses.replace(
+    inline,
+    name="stopping",
+    arms=[
+        Arm(
+            "fixed",
+            dataclasses.replace(tiny, margin=FixedMargin(), lr=0.1),
+            space={"margin.epsilon": uniform(0.05, 0.6), "loss.lam": uniform(0.2, 2)},
+        )
+    ],
+    search=Search(epochs_budget=30, max_epochs=6, startup_trials=2, pruner_startup_trials=1, max_concurrent=1),
+    confirmation=Confirmation(seeds=2, folds=1, epochs=3, resources=Resources(launcher="train")),
     comparison=Comparison(),
 )
