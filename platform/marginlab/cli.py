@@ -149,18 +149,22 @@ def run(
     loaded = load_study(study)
     space = _space(workspace)
     console.print(f"[bold]{loaded.name}[/] {loaded.question}", highlight=False)
-    with Watch(console, space.study(loaded.name)) as watch:
-        outcome = run_study(
-            loaded,
-            space,
-            on_step=watch.step,
-            progress=watch.progress,
-            on_trouble=watch.trouble,
-            address=address,
-            cpus=cpus,
-            tracking_uri=tracking_uri,
-            allow_embeddings=allow_embeddings,
-        )
+    try:
+        with Watch(console, space.study(loaded.name)) as watch:
+            outcome = run_study(
+                loaded,
+                space,
+                on_step=watch.step,
+                progress=watch.progress,
+                on_trouble=watch.trouble,
+                address=address,
+                cpus=cpus,
+                tracking_uri=tracking_uri,
+                allow_embeddings=allow_embeddings,
+            )
+    except KeyboardInterrupt:
+        console.print("Interrupted. What was finished is kept: the same command carries on.")
+        raise typer.Exit(130) from None
     print_answer(console, Results.open(outcome.folder), outcome.link)
     console.print(f"\nReport: {outcome.report}", highlight=False, soft_wrap=True)
 
@@ -310,9 +314,6 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point: what the user got wrong ends in a sentence and exit code 2."""
     try:
         app(args=argv, standalone_mode=True)
-    except KeyboardInterrupt:
-        errors.print("marginlab: interrupted. What was finished is kept: the same command carries on.")
-        sys.exit(130)
     except InputError as e:
         errors.print(Text.assemble(("marginlab: ", "red"), str(e)), soft_wrap=True)
         sys.exit(2)

@@ -47,6 +47,7 @@ nested = dataclasses.replace(
         max_epochs=4,
         startup_trials=9,
         pruner_startup_trials=1,
+        max_concurrent=1,  # so that there is a finished trial to judge the second by
         resources=Resources(workers=2, launcher="train"),
     ),
     confirmation=Confirmation(seeds=1, folds=1, epochs=1, resources=Resources(workers=2)),
@@ -64,7 +65,7 @@ stopping = dataclasses.replace(
             space={"margin.epsilon": uniform(0.05, 0.6), "loss.lam": uniform(0.2, 2)},
         )
     ],
-    search=Search(epochs_budget=30, max_epochs=6, startup_trials=2, pruner_startup_trials=1, max_concurrent=1),
-    confirmation=Confirmation(seeds=2, folds=1, epochs=3, resources=Resources(launcher="train")),
+    search=Search(epochs_budget=18, max_epochs=6, startup_trials=2, pruner_startup_trials=1, max_concurrent=1),
+    confirmation=Confirmation(seeds=1, folds=1, epochs=3, resources=Resources(launcher="train")),
     comparison=Comparison(),
 )
