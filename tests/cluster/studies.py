@@ -12,7 +12,7 @@ from marginlab.training import Training
 
 tiny = Training(network=SmallNetwork(width=16, dim=16), augment=Augment(crop=32), batch_size=32, lr=1e-3)
 
-# The second trial of "fixed" has a learning rate that makes the loss NaN, and the third learns nothing and is pruned.
+# The second trial of "fixed" has a learning rate that makes the loss NaN.
 inline = Study(
     name="inline",
     datasets=[Dataset("oai", phantom=OaiPhantom(subjects=40, size=36), size=36)],

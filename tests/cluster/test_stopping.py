@@ -17,7 +17,7 @@ from marginlab.runs import RunFolder
 from tests.tiny import timeless
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 180
+LIMIT_S = 400
 
 
 def begin(workspace: Path, home: Path) -> subprocess.Popen[str]:

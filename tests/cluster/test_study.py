@@ -107,7 +107,7 @@ def test_every_state_is_the_same_everywhere(inline: Any, home: Path) -> None:
     trials = agree_with_optuna(outcome.folder)
     agree_with_mlflow(outcome.folder, home)
     states = {s: sum(t.state == s for t in trials.values()) for s in STATES.values()}
-    assert all(states[s] > 0 for s in STATES.values()), states
+    assert states[TrialState.COMPLETE] > 0 and states[TrialState.FAIL] > 0  # a pruned one is the nested study's part
     failed = trials[("oai/fixed/r0", 1)]
     assert failed.state == TrialState.FAIL and "The loss was" in failed.user_attrs["reason"]
     shot = snapshot(outcome.folder)
@@ -223,7 +223,7 @@ def test_a_job_runs_the_demos_smallest_form(inline: Any, home: Path) -> None:
     ]
     argv += ["--runtime-env-json", json.dumps({"env_vars": {"XDG_DATA_HOME": str(home)}}), "--"]
     argv += [sys.executable, "jobs/study.py", "studies/demo.py:smallest", "--workspace", str(home / "job")]
-    out = subprocess.run(argv, capture_output=True, text=True, timeout=280, cwd=home)
+    out = subprocess.run(argv, capture_output=True, text=True, timeout=600, cwd=home)
     assert out.returncode == 0, out.stdout[-3000:] + out.stderr[-3000:]
     assert "adatriplet/automargin" in out.stdout and "Report:" in out.stdout
     results = Results.open(home / "job" / "studies" / "automargin-smallest")
