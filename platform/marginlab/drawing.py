@@ -108,6 +108,7 @@ class Watch:
         now = time.monotonic()
         if self.doing:
             self.console.print(f"[green]✓[/] {self.doing} [dim]{now - self._step_began:.0f} s[/]")
+        self._detail = ""
         self.doing, self._step_began = (SAYS[name] if name not in ("done", "stopped") else ""), now
         if self.doing and not self.console.is_terminal:
             self.console.print(f"{self.doing} ...")
