@@ -17,10 +17,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint bench locks
+.PHONY: help demo install test test-kills lint bench locks
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=$(PYTHON)  LOCK=$(LOCK) (cpu or gpu)  PIP_ARGS=$(PIP_ARGS)  VENV=$(VENV)"
 
@@ -30,7 +30,10 @@ demo: install ## a whole study on synthetic knees, on this machine: search, conf
 install: $(INSTALLED) ## make the virtual environment and install the locked versions (done once)
 
 test: install ## the tests; every skipped one is listed with its reason (PYTEST_ARGS="-k margins" for some)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not kills" $(PYTEST_ARGS)
+
+test-kills: install ## a study on Ray killed at the end of every epoch and at ten random moments (about ten minutes)
+	$(BIN)/python -m pytest -m kills tests/cluster $(PYTEST_ARGS)
 
 lint: install ## style, formatting and types
 	$(BIN)/ruff check

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from marginlab.compare import Difference, answers, judge, optimism, paired, seeds_needed
+from marginlab.compare import Difference, Resolution, answers, judge, optimism, paired, resolution, seeds_needed
 from marginlab.results import Results
 from marginlab.study import Comparison, Confirmation, Search
 from tests.report.synthetic import Synthetic, study
@@ -130,6 +130,51 @@ def test_no_number_of_seeds_is_named_where_none_follows():
     assert seeds_needed(Difference(1, 0.01), 0.01) is None
     assert seeds_needed(Difference(5, 0.0, 0.02, 0.01, -0.02, 0.02), 0.0) is None
     assert seeds_needed(Difference(5, 1e-6, 1.0, 0.5, -1.0, 1.0), 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("seeds", "p", "shown", "found"),
+    [
+        (2, 0.5, 12.706205 / 2**0.5, (12.706205 + 1.376382) / 2**0.5),  # t[0.975, 1] and t[0.8, 1], from tables
+        (3, 0.25, 4.302653 / 3**0.5, (4.302653 + 1.060660) / 3**0.5),
+        (5, 0.0625, 2.776445 / 5**0.5, (2.776445 + 0.940965) / 5**0.5),
+        (10, 2 / 1024, 2.262157 / 10**0.5, (2.262157 + 0.883404) / 10**0.5),
+    ],
+)
+def test_what_a_number_of_seeds_can_show_by_hand(seeds, p, shown, found):
+    r = resolution(seeds)
+    assert (r.n, r.p, r.shown, r.found) == (seeds, p, pytest.approx(shown, rel=1e-6), pytest.approx(found, rel=1e-6))
+    assert r.scaled(0.02) == (pytest.approx(0.02 * shown, rel=1e-6), pytest.approx(0.02 * found, rel=1e-6))
+
+
+def test_one_seed_can_show_nothing():
+    assert resolution(1) == Resolution(1) and resolution(1).scaled(0.02) is None
+    assert resolution(10_000).p == 0.0  # too small for a float
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_the_least_p_is_that_of_all_sign_flips(n):
+    """Differences of one sign, all flips tried: only the observed one and its mirror image are as far from zero."""
+    differences = np.arange(1, n + 1) / 100
+    flips = np.array(np.meshgrid(*[[-1, 1]] * n)).reshape(n, -1).T
+    assert np.mean(np.abs(flips @ differences) >= differences.sum() - 1e-12) == resolution(n).p
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_the_least_difference_shown_is_where_the_interval_touches_zero(n):
+    rng = np.random.default_rng(n)
+    noise = rng.normal(size=n)
+    noise = (noise - noise.mean()) / noise.std(ddof=1) * 0.02
+    least = resolution(n).scaled(0.02)[0]
+    assert Difference.of(list(noise + least * 1.001)).low > 0 > Difference.of(list(noise + least * 0.999)).low
+
+
+@pytest.mark.parametrize("n", [4, 10, 30])
+def test_what_is_found_with_four_in_five_chances_agrees_with_the_seeds_needed(n):
+    sd = 0.02
+    distance = resolution(n).scaled(sd)[1]
+    assert seeds_needed(Difference(5, distance * 1.0001, sd), 0.0) == n
+    assert seeds_needed(Difference(5, distance * 0.9999, sd), 0.0) == n + 1
 
 
 def test_an_undecided_answer_needs_more_seeds_than_it_had():

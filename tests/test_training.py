@@ -1,15 +1,19 @@
+import dataclasses
+import math
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
 from marginlab.data.sampler import batches
 from marginlab.losses import AdaTriplet, Pairs
-from marginlab.margins import AutoMargin, FixedMargin
+from marginlab.margins import AutoMargin, FixedMargin, Margin
 from marginlab.networks import build_seeded
-from marginlab.training import TrainingFailed, fit
+from marginlab.training import TrainingFailed, fit, probe
+from marginlab.values import InputError
 from tests.tiny import TRAINING, Keep, timeless, tiny_data, tiny_run
 
 
@@ -156,3 +160,54 @@ def test_defaults_are_the_published_ones() -> None:
     t = Training()
     assert (t.epochs, t.batch_size, t.per_identity, t.lr, t.weight_decay) == (100, 128, 4, 1e-4, 1e-4)
     assert TRAINING.loss == AdaTriplet(lam=1.0, mining="semihard") and TRAINING.margin == AutoMargin(2, 2, 0.25, 0.0)
+
+
+def test_a_probe_measures_and_leaves_the_process_as_it_was() -> None:
+    torch.manual_seed(7)
+    before, array_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    torch.set_num_threads(2)
+    found = probe(TRAINING, 1, 36, images=40, threads=1)
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.get_rng_state(), before) and (np.random.get_state()[1] == array_state).all()
+    assert all(math.isfinite(v) and v > 0 for v in dataclasses.astuple(found))
+    assert found.image_s < found.batch_s  # an image embedded costs less than a batch of them trained
+
+
+def test_a_probe_trains_the_real_loop_on_batches_of_the_right_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    from marginlab import training
+
+    trained: list[tuple[tuple[int, ...], int]] = []
+    forward = training.forward
+
+    def spy(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        if network.training:
+            trained.append((tuple(images.shape), torch.get_num_threads()))
+        return forward(network, images)
+
+    monkeypatch.setattr(training, "forward", spy)
+    for identities in (1, 4):
+        trained.clear()
+        probe(dataclasses.replace(TRAINING, per_identity=identities), 3, 40, images=20, threads=2)
+        assert trained == [((32, 3, 32, 32), 2)] * 3  # one that warms up, and two
+
+
+def test_a_slow_batch_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from marginlab import training
+
+    epochs: list[int] = []
+    train_epoch = training._Trainer.train_epoch
+
+    def spy(self: training._Trainer, epoch: int, margin: Margin) -> object:
+        epochs.append(epoch)
+        return train_epoch(self, epoch, margin)
+
+    monkeypatch.setattr(training._Trainer, "train_epoch", spy)
+    monkeypatch.setattr(training, "LONG_S", 0.0)
+    assert probe(TRAINING, 1, 36, images=20).batch_s > 0 and epochs == [1]
+
+
+def test_threads_come_back_when_a_probe_fails() -> None:
+    torch.set_num_threads(2)
+    with pytest.raises(InputError, match="Augment.crop is 32, but the images are 30 x 30"):
+        probe(TRAINING, 1, 30, threads=1)
+    assert torch.get_num_threads() == 2

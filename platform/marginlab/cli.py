@@ -14,6 +14,8 @@ from rich.text import Text
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
+    from marginlab.data.packed import PackedDataset
+    from marginlab.runs import RunFolder
     from marginlab.workspace import Workspace
 
 app = typer.Typer(
@@ -107,14 +109,23 @@ def plan(
     cpus: Annotated[int | None, typer.Option(help="Plan for this many CPUs instead of this machine's.")] = None,
     gpus: Annotated[int | None, typer.Option(help="Plan for this many GPUs instead of this machine's.")] = None,
 ) -> None:
-    """Lay out what a study will do, without doing any of it; refuse what can never be scheduled."""
-    from marginlab.declaration import load_study
-    from marginlab.outline import outline
+    """Lay out what a study will do, or has left to do, and how long it takes, without doing any of it.
+
+    Refuses what can never be scheduled. The time is measured: two batches of each arm, or earlier runs of the study.
+    """
+    from marginlab.cluster.preflight import preflight
+    from marginlab.declaration import load_study, refuse_changes
+    from marginlab.estimate import estimate
+    from marginlab.outline import outline, planned
 
     loaded = load_study(study)
     space = _space(workspace)
     space.check_sources(loaded)
-    console.print(outline(loaded, space, _resources(cpus, gpus)))
+    available = _resources(cpus, gpus)
+    preflight(loaded, available)
+    laid_out, folder = planned(loaded, space), space.study(loaded.name)
+    refuse_changes(folder, laid_out)
+    console.print(outline(laid_out, space, available, estimate(laid_out, space, available, folder)))
     _next(f"marginlab run {study} --workspace {workspace}")
 
 
@@ -138,51 +149,85 @@ def run(
     allow_embeddings: Annotated[
         bool, typer.Option(help="Send embeddings of restricted images to that server: they are biometric templates.")
     ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew: an old study of this name is moved aside, not deleted.")
+    ] = False,
 ) -> None:
-    """Do a whole study: prepare, search, confirm, record, answer. Run again, it carries on where it was."""
+    """Do a whole study: prepare, search, confirm, record, answer. Run again, it carries on where it was.
+
+    Ctrl-C lets the epochs in progress end and stops; twice stops at once. Nothing that was finished is lost by either.
+    """
     from marginlab.declaration import load_study
-    from marginlab.drawing import Watch
+    from marginlab.drawing import TRAINING, Watch
     from marginlab.report import print_answer
     from marginlab.results import Results
     from marginlab.running import run_study
+    from marginlab.stopping import Stopped, gracefully
+    from marginlab.watching import dashboard_line
 
     loaded = load_study(study)
     space = _space(workspace)
     console.print(f"[bold]{loaded.name}[/] {loaded.question}", highlight=False)
     try:
-        with Watch(console, space.study(loaded.name)) as watch:
+        folder = space.study(loaded.name)
+        with Watch(console, folder) as watch, gracefully(folder, lambda: watch.doing in TRAINING, watch.trouble):
             outcome = run_study(
                 loaded,
                 space,
                 on_step=watch.step,
                 progress=watch.progress,
                 on_trouble=watch.trouble,
+                on_note=watch.note,
                 address=address,
                 cpus=cpus,
                 tracking_uri=tracking_uri,
                 allow_embeddings=allow_embeddings,
+                fresh=fresh,
             )
-    except KeyboardInterrupt:
-        console.print("Interrupted. What was finished is kept: the same command carries on.")
+    except (KeyboardInterrupt, Stopped) as e:
+        console.print("Stopped." if isinstance(e, Stopped) else "Interrupted. What was finished is kept.")
+        _next(
+            f"marginlab run {study} --workspace {workspace} carries on; marginlab status {loaded.name} shows where it is"
+        )
         raise typer.Exit(130) from None
     print_answer(console, Results.open(outcome.folder), outcome.link)
     console.print(f"\nReport: {outcome.report}", highlight=False, soft_wrap=True)
+    console.print(f"Trials: {dashboard_line(outcome.folder)}", highlight=False, soft_wrap=True)
+    if outcome.estimate:
+        console.print(outcome.estimate, highlight=False)
 
 
-@app.command(epilog="Example:  marginlab status automargin-demo")
-def status(study: StudyName = None, workspace: WorkspaceOption = HERE) -> None:
-    """How far a study is: trials, best so far, what is at work, what failed. Also from another terminal while it runs."""
+@app.command(epilog="Example:  marginlab status automargin-demo --follow")
+def status(
+    study: StudyName = None,
+    workspace: WorkspaceOption = HERE,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Keep looking until the study ends or stops; Ctrl-C leaves it alone.")
+    ] = False,
+) -> None:
+    """How far a study is: per search the best so far and its trials; what is at work, the pace, what is left, what failed.
+
+    From any terminal, while it runs and after. What failed is listed with the command that reproduces it.
+    """
+    from marginlab.drawing import follow as keep_looking
     from marginlab.drawing import status_view
-    from marginlab.watching import snapshot
+    from marginlab.watching import dashboard_line, snapshot
 
     folder = _study_folder(study, workspace)
-    shot = snapshot(folder)
-    console.print(status_view(shot))
-    _next(
-        f"marginlab compare {shot.study} --workspace {workspace}"
-        if shot.step == "done"
-        else "marginlab run STUDY.py carries on if it was stopped"
-    )
+    try:
+        shot = keep_looking(console, folder) if follow else snapshot(folder)
+    except KeyboardInterrupt:
+        console.print(f"No longer looking at {folder.name}, which goes on.")
+        shot = snapshot(folder)
+    console.print(status_view(shot), soft_wrap=True)
+    if (folder / "optuna.db").exists():
+        console.print(f"[dim]Trials:[/] {dashboard_line(folder)}", highlight=False, soft_wrap=True)
+    if shot.step == "done":
+        _next(f"marginlab compare {shot.study} --workspace {workspace}")
+    elif shot.step == "stopped":
+        _next(f"marginlab run STUDY.py --workspace {workspace} carries on where it stopped")
+    else:
+        _next(f"marginlab status {shot.study} --follow --workspace {workspace}")
 
 
 @app.command(epilog="Example:  marginlab compare automargin-demo")
@@ -199,21 +244,72 @@ def compare(study: StudyName = None, workspace: WorkspaceOption = HERE) -> None:
     _next(f"marginlab ui --workspace {workspace}")
 
 
+@app.command(epilog="Example:  marginlab export automargin-demo --out tables --format csv")
+def export(
+    out: Annotated[Path, typer.Option(help="The folder to write to; files of the same names in it are replaced.")],
+    study: StudyName = None,
+    format: Annotated[str, typer.Option(help="parquet or csv.")] = "parquet",
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Write a study's trials, runs and epochs as three files for your own analysis, finished or not.
+
+    trials: a row per trial, a column per searched parameter. runs: a row per training. epochs: a row per run and epoch.
+    """
+    from marginlab.export import export as write
+    from marginlab.results import Results
+
+    written = write(Results.open(_study_folder(study, workspace)), out, format)
+    for path, rows in written.items():
+        console.print(f"{path}: {rows} rows", highlight=False, soft_wrap=True)
+    read = f"pl.read_{format}({str(next(iter(written)))!r}{', try_parse_dates=True' if format == 'csv' else ''})"
+    _next(f'python -c "import polars as pl; print({read})"')
+
+
 @app.command(epilog="Example:  marginlab replay trial-0003-f0-1a2b3c4d --epochs 2")
 def replay(
     run: Annotated[str, typer.Argument(help="A run's folder, its name, or the beginning of its id.")],
-    epochs: Annotated[int | None, typer.Option(help="Stop after as many; by default all that were recorded.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="Stop after as many; by default after all that were recorded.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show instead where the time goes, from a few batches, and write a trace.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for the trace; by default profile/ in the run's folder.")
+    ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Train one recorded run again, outside Ray, and show that the numbers are the same, or where they part."""
-    from marginlab.replay import Epoch, find_data, find_run, summary
-    from marginlab.replay import replay as again
-    from marginlab.runs import OBJECTIVE
+    """Train one recorded run again, outside Ray, and show that the numbers are the same, or where they part.
+
+    A run that failed is trained up to the epoch that failed, to see whether it fails again.
+
+    Exit code 0: the run was reproduced. 1: the numbers part, or the failure did not recur. 2: there is no such run or data.
+    """
+    if profile:  # before torch is imported: its profiler reports every one of its own steps otherwise
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    from marginlab.replay import find_data, find_run
 
     root = _space(workspace).root
+    if out is not None and not profile:
+        raise InputError("--out is where the trace of --profile goes: give both, or neither.")
+    if profile and epochs is not None:
+        raise InputError("--profile takes as many batches as it needs: leave out --epochs.")
+    if device is not None:
+        _check_device(device)
     folder = find_run(root, run)
+    data = find_data(root, folder.run.data)
     console.print(f"[bold]{folder.path.name}[/] {folder.labels}", highlight=False, soft_wrap=True)
+    if profile:
+        _profile(folder, data, out, device)
+    else:
+        _replay(folder, data, epochs, device, workspace)
+
+
+def _replay(folder: RunFolder, data: PackedDataset, epochs: int | None, device: str | None, workspace: Path) -> None:
+    from marginlab.replay import Epoch, summary
+    from marginlab.replay import replay as again
+    from marginlab.runs import OBJECTIVE
 
     def tell(e: Epoch) -> None:
         recorded, replayed = e.recorded.get(OBJECTIVE, float("nan")), e.replayed.get(OBJECTIVE, float("nan"))
@@ -222,8 +318,39 @@ def replay(
             f"epoch {e.epoch}: {OBJECTIVE} recorded {recorded:.6f}, replayed {replayed:.6f}: {verdict}", highlight=False
         )
 
-    epochs_done = again(folder, find_data(root, folder.run.data), epochs=epochs, device=device, tell=tell)
-    console.print(summary(epochs_done), highlight=False)
+    done = again(folder, data, epochs=epochs, device=device, tell=tell)
+    for line in done.failed.lines if done.failed else ():
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    console.print(summary(done), highlight=False, markup=False, soft_wrap=True)
+    error = folder.path / "error.txt"
+    if done.failed:
+        where = "the lines above" if done.failed.lines else "the study's learning rate, loss or margins"
+        _next(f"mend {where}, then marginlab run STUDY.py --fresh --workspace {workspace}")
+    elif done.recorded and not done.stopped and error.exists():
+        _next(f"read what its process left behind: {error}")
+    else:
+        _next(f"marginlab replay {folder.path.name} --profile --workspace {workspace} shows where its time goes")
+    if not done.same:
+        raise typer.Exit(1)
+
+
+def _profile(folder: RunFolder, data: PackedDataset, out: Path | None, device: str | None) -> None:
+    from marginlab import profiling
+
+    found = profiling.profile(folder, data, out=out, device=device)
+    for line in profiling.sentences(found):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Trace: {found.trace}", highlight=False, soft_wrap=True)
+    _next("open the trace in https://ui.perfetto.dev (it stays in your browser) or in chrome://tracing")
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:
+        raise InputError(f"There is no device {name!r} here ({str(e).splitlines()[0]}): leave out --device.") from None
 
 
 @app.command(epilog="Example:  marginlab sync --tracking-uri http://mlflow.lab:5000")
@@ -238,10 +365,12 @@ def sync(
     ] = False,
 ) -> None:
     """Bring MLflow up to date from a study's run folders alone: after an outage, or into an empty or another store."""
+    from marginlab.lock import held
     from marginlab.tracking import Tracker
 
-    folder = _study_folder(study, workspace)
-    counts = Tracker(_space(workspace).root, folder, tracking_uri, allow_embeddings=allow_embeddings).sync()
+    folder, space = _study_folder(study, workspace), _space(workspace)
+    tracker = Tracker(space.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
+    counts = tracker.sync(at_work=held(space.lock(folder.name)))
     console.print(
         f"{folder.name}: {counts['runs']} runs changed, {counts['points']} metric points sent.", highlight=False
     )

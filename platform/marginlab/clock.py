@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+
+STEPS = ("data", "augment", "forward", "loss", "backward", "evaluation")  # of an epoch, in their order
 
 
 class Clock:
@@ -20,16 +22,17 @@ class Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        if self._cuda:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            start.record()
-            yield
-            end.record()
-            self._events.append((name, start, end))
-        else:
-            began = time.perf_counter()
-            yield
-            self._seconds[name] += time.perf_counter() - began
+        with _UNHEARD if _listener is None else _listener(self, name):
+            if self._cuda:
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+                start.record()
+                yield
+                end.record()
+                self._events.append((name, start, end))
+            else:
+                began = time.perf_counter()
+                yield
+                self._seconds[name] += time.perf_counter() - began
 
     def seconds(self) -> dict[str, float]:
         """Seconds by step since the last call; waits for the device."""
@@ -41,3 +44,22 @@ class Clock:
         self._seconds.clear()
         self._events.clear()
         return out
+
+
+Listener = Callable[[Clock, str], AbstractContextManager[None]]
+_listener: Listener | None = None
+_UNHEARD = nullcontext()
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """For the length of the block, every step of any clock in this process happens inside ``listener(clock, name)``.
+
+    For ``profiling``. What the listener does before and after the step is not timed.
+    """
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before

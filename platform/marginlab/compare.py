@@ -124,6 +124,34 @@ def seeds_needed(difference: Difference, margin: float) -> int | None:
     return int(n[enough[0]]) if len(enough) else None
 
 
+@dataclass(frozen=True)
+class Resolution:
+    """What ``n`` seeds can show, known before any is trained. None where nothing can be shown.
+
+    ``shown`` and ``found`` are in standard deviations of the paired differences.
+    """
+
+    n: int
+    p: float | None = None  # the least that an exact two-sided test of the differences' signs can give
+    shown: float | None = None  # the least observed mean difference whose interval excludes zero
+    found: float | None = None  # the true one that does so in four studies of five
+
+    def scaled(self, sd: float) -> tuple[float, float] | None:
+        """``shown`` and ``found`` in the metric's own units, for differences of this standard deviation."""
+        return None if self.shown is None or self.found is None else (self.shown * sd, self.found * sd)
+
+
+def resolution(seeds: int) -> Resolution:
+    """p = 2 / 2^n: of all sign flips of n differences the observed one and its mirror image are the most extreme.
+
+    shown = t[0.975, n-1] / sqrt(n), found = (t[0.975, n-1] + t[0.8, n-1]) / sqrt(n), as in :func:`seeds_needed`.
+    """
+    if seeds < 2:
+        return Resolution(seeds)
+    edge, beyond = (float(stats.t.ppf(q, seeds - 1)) for q in ((1 + LEVEL) / 2, POWER))
+    return Resolution(seeds, 2.0 ** (1 - seeds), edge / math.sqrt(seeds), (edge + beyond) / math.sqrt(seeds))
+
+
 def optimism(results: Results) -> pl.DataFrame:
     """Per search: the winner's value in the search minus the mean its configuration confirms, on the same folds and epoch.
 

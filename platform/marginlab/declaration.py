@@ -96,7 +96,7 @@ def refuse_changes(folder: Path, plan: Plan) -> None:
         listed = "\n".join(f"  {c}" for c in changes)
         raise InputError(
             f"The study {plan.study.name!r} began with other settings:\n{listed}\n"
-            f"Give the changed study a new name, or move the old one aside: mv {folder} {folder}.old"
+            "Give the changed study a new name, or begin it anew with marginlab run --fresh, which moves the old one aside."
         )
 
 

@@ -1,9 +1,10 @@
-"""What a terminal shows while a study runs: a live table where there is a terminal, a line now and then where not."""
+"""What a terminal shows of a study, run here or elsewhere: a live table where there is a terminal, a line now and then where not."""
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -13,69 +14,120 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from marginlab.watching import Snapshot, snapshot
+from marginlab.watching import ENDED, Failure, Snapshot, by_reason, replay_command, snapshot
 
 SAYS = {
     "phantoms": "rendering phantoms",
     "prepare": "preparing datasets",
     "ray": "starting Ray",
+    "estimate": "measuring the pace",
     "search": "searching",
     "confirmation": "confirming the winners on fresh seeds",
     "tracking": "recording in MLflow",
     "report": "writing the report",
+    "starting": "starting",
     "done": "done",
     "stopped": "stopped",
 }
+TRAINING = (SAYS["search"], SAYS["confirmation"])  # steps in which epochs are in progress
 LOOK_PERIOD_S = 2.0  # between looks at the study's folder
 LINE_PERIOD_S = 10.0  # between lines where the output is no terminal
+PATIENCE = 15  # looks in a row that may fail
+TRIAL_STATES = ("complete", "pruned", "failed", "running")
+BAR = 8  # characters: a usual search's row fits into 80
+AT_WORK, FAILURES = 6, 6  # lines of each; more are summed up
 
 
-def status_view(shot: Snapshot, remaining: str = "") -> RenderableType:
-    """The state of a study: a row per search, confirmation, what is at work, what failed."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header, justify in (
-        ("search", "left"),
-        ("epochs", "left"),
-        ("", "right"),
-        ("trials", "right"),
-        ("pruned", "right"),
-        ("failed", "right"),
-        ("best", "right"),
-    ):
-        table.add_column(header, justify=justify)  # type: ignore[arg-type]
+def status_view(shot: Snapshot) -> RenderableType:
+    """The state of a study: a row per search, confirmation, what is at work, what failed and how to see it again."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for header in ("search", "epochs", "", *TRIAL_STATES, "best"):
+        table.add_column(header, justify="left" if header in ("search", "epochs") else "right", overflow="fold")
     for key, s in shot.searches.items():
-        over = shot.step not in ("search", "stopped", "ray")
+        over = shot.step not in ("search", "stopped", "starting", "ray")
         total = s["epochs"] if over else s["budget"]
+        counts = [Text(str(s[state]), style="red" if state == "failed" and s[state] else "") for state in TRIAL_STATES]
         table.add_row(
             key.removesuffix("/r0"),
-            ProgressBar(total=max(total, 1), completed=s["epochs"], width=20),
+            ProgressBar(total=max(total, 1), completed=s["epochs"], width=BAR),
             f"{s['epochs']}/{s['budget']}",
-            str(s["trials"]),
-            str(s["pruned"]),
-            Text(str(s["failed"]), style="red" if s["failed"] else ""),
+            *counts,
             "" if s["best"] is None else f"{s['best']:.3f}",
         )
     table.add_row(
         "confirmation",
-        ProgressBar(total=shot.confirmations, completed=shot.confirmed, width=20),
+        ProgressBar(total=shot.confirmations, completed=shot.confirmed, width=BAR),
         f"{shot.confirmed}/{shot.confirmations}",
         "runs",
     )
     lines: list[RenderableType] = [table]
-    lines += [Text(f"  {line}", style="dim") for line in shot.training[:6]]
-    lines += [Text(f"  failed: {line}", style="red") for line in shot.failures[:6]]
+    lines += [Text(f"  {line}", style="dim") for line in shot.training[:AT_WORK]]
+    if len(shot.training) > AT_WORK:
+        lines.append(Text(f"  and {len(shot.training) - AT_WORK} more at work", style="dim"))
+    lines += failure_lines(shot.failures)
     total = f"{shot.epochs_done} of {shot.epochs_total} epochs"
-    lines.append(Text(f"{SAYS.get(shot.step, shot.step)}: {total}{remaining}", style="bold"))
+    lines.append(Text(f"{SAYS.get(shot.step, shot.step)}: {total}{pace_words(shot)}", style="bold"))
     return Group(*lines)
+
+
+def failure_lines(failures: list[Failure]) -> list[Text]:
+    """A sentence for each failure and the command that reproduces it; many of them are summed up by reason."""
+    lines = []
+    listed = [(1, f) for f in failures] if len(failures) <= FAILURES else by_reason(failures)
+    for count, failure in listed[:FAILURES]:
+        what = f"failed: {failure}" if count == 1 else f"{count} failed, the first {failure}"
+        lines.append(Text(f"  {what}", style="red"))
+        if failure.run is not None:
+            lines.append(Text(f"    {replay_command(failure.run)}", style="dim", no_wrap=True, overflow="fold"))
+    if more := listed[FAILURES:]:
+        lines.append(Text(f"  and {sum(n for n, _ in more)} more, for {len(more)} other reasons", style="red"))
+    return lines
+
+
+def pace_words(shot: Snapshot) -> str:
+    """How fast the epochs go and how long the rest will take; empty where nothing is being trained."""
+    if shot.step not in ("search", "confirmation"):
+        return ""
+    if shot.pace is None or shot.seconds_left is None:
+        return ", measuring the pace"
+    return f", {shot.pace:.3g} a minute, about {_duration(shot.seconds_left)} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def one_line(shot: Snapshot) -> str:
     best = [f"{k.removesuffix('/r0')} {s['best']:.3f}" for k, s in shot.searches.items() if s["best"] is not None]
     trials = sum(s["trials"] for s in shot.searches.values())
     return (
-        f"{SAYS.get(shot.step, shot.step)}: {shot.epochs_done}/{shot.epochs_total} epochs, {trials} trials, "
-        f"{shot.confirmed}/{shot.confirmations} confirmation runs" + (f"; best {', '.join(best)}" if best else "")
+        f"{SAYS.get(shot.step, shot.step)}: {shot.epochs_done}/{shot.epochs_total} epochs{pace_words(shot)}, {trials} trials, "
+        + (f"{len(shot.failures)} failed, " if shot.failures else "")
+        + f"{shot.confirmed}/{shot.confirmations} confirmation runs"
+        + (f"; best {', '.join(best)}" if best else "")
     )
+
+
+def follow(console: Console, folder: Path) -> Snapshot:
+    """Draw a study that another process runs until it ends or stops; returns the last look. It is only looked at."""
+    shot, said, missed = snapshot(folder), float("-inf"), 0
+    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext() as live:
+        while shot.step not in ENDED:
+            if live is not None:
+                live.update(status_view(shot), refresh=True)
+            elif time.monotonic() - said > LINE_PERIOD_S:
+                said = time.monotonic()
+                console.print(one_line(shot), highlight=False, soft_wrap=True)
+            time.sleep(LOOK_PERIOD_S)
+            try:
+                shot, missed = snapshot(folder), 0
+            except Exception:  # a file or the database is being written at this moment
+                missed += 1
+                if missed > PATIENCE:
+                    raise
+    return shot
 
 
 class Watch:
@@ -87,7 +139,6 @@ class Watch:
         self.shot: Snapshot | None = None
         self._spinner = Spinner("dots")
         self._step_began, self._detail = time.monotonic(), ""
-        self._began: tuple[float, int] | None = None  # when epochs began, and how many there were
         self._over = threading.Event()
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._view, transient=True)
         self._thread = threading.Thread(target=self._loop, daemon=True)
@@ -118,6 +169,9 @@ class Watch:
         rate = done / max(now - self._step_began, 1e-6)
         self._detail = f"{what}: {done}/{total}, {rate:.0f}/s"
 
+    def note(self, sentence: str) -> None:
+        self.console.print(f"[dim]{sentence}[/]", highlight=False)
+
     def trouble(self, sentence: str) -> None:
         self.console.print(f"[yellow]![/] {sentence}", highlight=False)
 
@@ -127,22 +181,12 @@ class Watch:
         head.add_row(self._spinner, f"{self.doing} {elapsed:.0f} s", Text(self._detail, style="dim"))
         if self.shot is None:
             return head
-        return Group(status_view(self.shot, self._remaining(self.shot)), head)
-
-    def _remaining(self, shot: Snapshot) -> str:
-        """Time left at the pace of this session."""
-        if self._began is None:
-            return ""
-        elapsed, done = time.monotonic() - self._began[0], shot.epochs_done - self._began[1]
-        if done < 4:
-            return ", measuring the pace"
-        left = (shot.epochs_total - shot.epochs_done) * elapsed / done
-        return f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
+        return Group(status_view(self.shot), head)
 
     def _loop(self) -> None:
         said = time.monotonic()
         while not self._over.wait(LOOK_PERIOD_S):
-            if self.doing not in (SAYS["search"], SAYS["confirmation"]):
+            if self.doing not in TRAINING:
                 self.shot = None
                 continue
             self._detail = ""
@@ -150,8 +194,6 @@ class Watch:
                 self.shot = snapshot(self.folder)
             except Exception:
                 continue  # a file or the database is being written at this moment; the next look finds it
-            if self._began is None:
-                self._began = (time.monotonic(), self.shot.epochs_done)
             if not self.console.is_terminal and time.monotonic() - said > LINE_PERIOD_S:
                 said = time.monotonic()
-                self.console.print(one_line(self.shot) + self._remaining(self.shot), highlight=False)
+                self.console.print(one_line(self.shot), highlight=False, soft_wrap=True)

@@ -13,13 +13,24 @@ from marginlab.data.packed import PackedDataset
 from marginlab.networks import build_seeded
 from marginlab.retrieval import protocol_scores
 from marginlab.runs import Recorder, RunFolder, write_embeddings
+from marginlab.stopping import Stopped
 from marginlab.training import State, TrainingFailed, embed, fit
 
 Decide = Callable[[int, dict[str, Any]], bool]  # (epoch, its row) -> go on?
 
 
+def never() -> bool:
+    return False
+
+
 def execute(
-    path: Path, packed: Path, decide: Decide, *, open_test: bool = False, device: torch.device | None = None
+    path: Path,
+    packed: Path,
+    decide: Decide,
+    *,
+    open_test: bool = False,
+    device: torch.device | None = None,
+    stop: Callable[[], bool] = never,
 ) -> dict[str, Any] | None:
     """Train the run of a folder, or go on with it; a finished one is left as it is. All ranks call it together.
 
@@ -28,9 +39,13 @@ def execute(
         packed: the packed dataset's folder.
         decide: asked on rank 0 after every epoch from the first; a resumed run asks again for the epochs it has.
         open_test: embed and score the test split with the best network (confirmation alone).
+        stop: asked on rank 0 before the first epoch and after every one: was the study asked to stop?
 
     Returns:
         The content of ``result.json`` on rank 0, ``None`` on the others.
+
+    Raises:
+        Stopped: on all ranks, between two epochs. The folder is as after any epoch, and a later call goes on from there.
     """
     folder = RunFolder.open(path)
     done = folder.result()
@@ -40,6 +55,9 @@ def execute(
     dataset.require(folder.run.data)
     # Only rank 0 writes the folder. It opens it first: opening mends what a kill left behind.
     recorder = Recorder(folder) if distributed.rank() == 0 else None
+    stopped = recorder is not None and stop()
+    if distributed.broadcast_flag(stopped):
+        raise Stopped
     # It also reads the checkpoint for all: on shared storage another node may not see it yet.
     resume = distributed.broadcast_object(folder.checkpoint() if recorder else None)
     go_on = True
@@ -48,11 +66,12 @@ def execute(
             go_on = go_on and (row["epoch"] == 0 or decide(row["epoch"], row))
 
     def report(epoch: int, metrics: dict[str, float], state: State) -> bool:
-        nonlocal go_on
+        nonlocal go_on, stopped
         assert recorder is not None  # fit reports on rank 0 alone
         recorder.epoch(epoch, metrics, state)
         go_on = epoch == 0 or decide(epoch, metrics)
-        return go_on
+        stopped = go_on and epoch < folder.run.training.epochs and stop()
+        return go_on and not stopped
 
     data = dataset.fold(folder.run.fold)
     try:
@@ -60,6 +79,8 @@ def execute(
             fit(folder.run, data, report, resume=resume, device=device)
     except TrainingFailed as e:
         return recorder.finish("failed", str(e)) if recorder else None
+    if distributed.broadcast_flag(stopped):
+        raise Stopped
     go_on = distributed.broadcast_flag(go_on)
     scores = _open_test(folder, dataset, device) if open_test and go_on else {}
     return recorder.finish("complete" if go_on else "pruned", metrics=scores) if recorder else None

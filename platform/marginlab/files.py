@@ -1,14 +1,23 @@
-"""Files that are either whole or absent: written aside, flushed to the disk, renamed."""
+"""Files that are either whole or absent: written aside, flushed to the disk, renamed.
+
+What the platform writes waits for a disk that is full or read-only for a while (``patiently``): a run loses nothing by it.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+PATIENCE_S = 240.0  # for a disk to come back; less than ranks wait for one another
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG)  # what a person can mend
+T = TypeVar("T")
 
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -31,9 +40,29 @@ def aside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def patiently(do: Callable[[], T]) -> T:
+    """Call ``do``, and again while the disk is full, read-only or out of order, for at most ``PATIENCE_S``."""
+    until, pause = time.monotonic() + PATIENCE_S, 0.1
+    while True:
+        try:
+            return do()
+        except OSError as e:
+            if e.errno not in PASSING or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    def write() -> None:
+        with aside(path) as temporary:
+            temporary.write_bytes(data)
+
+    patiently(write)
+
+
 def write_text(path: Path, text: str) -> None:
-    with aside(path) as temporary:
-        temporary.write_text(text)
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -46,9 +75,14 @@ def read_json(path: Path) -> Any:
 
 def append_line(path: Path, data: dict[str, Any]) -> None:
     """Append one JSON line and flush it to the disk; a line cut short by a crash is ended first, to be skipped by readers."""
-    cut = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as f:
-        f.write(("\n" if cut else "") + json.dumps(data) + "\n")
+    patiently(lambda: _append(path, json.dumps(data) + "\n"))
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("ab") as f:
+        if f.tell() > 0 and not path.read_bytes().endswith(b"\n"):
+            line = "\n" + line
+        f.write(line.encode())
         f.flush()
         os.fsync(f.fileno())
 

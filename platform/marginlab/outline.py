@@ -1,68 +1,95 @@
-"""What ``marginlab plan`` shows: a study's searches, runs, epochs, disk and resources, counted without doing any of it."""
+"""What ``marginlab plan`` shows: a study's searches, runs, epochs, time, disk, resources and reach, without doing any of it."""
 
 from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher, preflight
-from marginlab.networks import build_seeded
+from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
+from marginlab.compare import answers, resolution
+from marginlab.declaration import read_plan
+from marginlab.disk import disk
+from marginlab.estimate import Estimate, duration
+from marginlab.files import read_json
 from marginlab.plan import Plan
-from marginlab.search import read_progress
-from marginlab.study import Arm, Resources, Study
+from marginlab.remaining import Remaining, remaining
+from marginlab.results import Results
+from marginlab.study import Arm, Dataset, Resources, Study
 from marginlab.workspace import Workspace
 
 
-def outline(study: Study, workspace: Workspace, available: dict[str, float]) -> RenderableType:
-    """Raises InputError where the study's runs do not fit the resources (``{"CPU": n, "GPU": m}``)."""
-    preflight(study, available)
-    plan = Plan(study, {d.name: "not prepared" for d in study.datasets})
-    search, confirmation = study.search, study.confirmation
-    keys = plan.searches()
-    runs = plan.confirmation_count() * len(study.datasets)
-    epochs = confirmation.epochs or search.max_epochs
-    parts: list[RenderableType] = [Text(f"{study.name}  {study.question}", style="bold")]
+def planned(study: Study, workspace: Workspace) -> Plan:
+    """The plan with the fingerprints of what is prepared. One that is not has that with which the study began, if it did."""
+    folder = workspace.study(study.name)
+    began = read_plan(folder).data if (folder / "study.json").exists() else {}
+    return Plan(
+        study, {d.name: _fingerprint(d, workspace) or began.get(d.name, "not prepared") for d in study.datasets}
+    )
 
+
+def _fingerprint(dataset: Dataset, workspace: Workspace) -> str:
+    info = workspace.packed(dataset) / "dataset.json"
+    return str(read_json(info)["fingerprint"]) if info.exists() else ""
+
+
+def outline(plan: Plan, workspace: Workspace, available: dict[str, float], forecast: Estimate) -> RenderableType:
+    """
+    Args:
+        available: ``{"CPU": n, "GPU": m}``, checked by ``preflight``.
+        forecast: of what is left.
+    """
+    study, left = plan.study, remaining(plan, workspace.study(plan.study.name))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in _rows(plan, workspace, available, forecast):
+        table.add_row(*row)
+    parts: list[RenderableType] = [Text(f"{study.name}  {study.question}", style="bold"), _arms(study), Text(""), table]
+    if left.begun:
+        parts += [Text(""), _progress(plan, left)]
+    return Group(*parts)
+
+
+def _rows(
+    plan: Plan, workspace: Workspace, available: dict[str, float], forecast: Estimate
+) -> Iterator[tuple[str, str]]:
+    study = plan.study
+    search, confirmation = study.search, study.confirmation
+    keys, runs = plan.searches(), plan.confirmation_count() * len(study.datasets)
+    epochs = confirmation.epochs or search.max_epochs
+    yield "datasets", ", ".join(_dataset(d, forecast) for d in study.datasets)
+    yield (
+        "search",
+        f"{len(keys)} searches of {search.epochs_budget} epochs, at least {search.epochs_budget // search.trial_epochs} trials "
+        f"each of at most {search.trial_epochs}; {_how('Search', search.resources, available, search.max_concurrent)}",
+    )
+    yield (
+        "confirmation",
+        f"{runs} runs of {epochs} epochs ({confirmation.seeds} seeds x {confirmation.folds} folds for each of "
+        f"{len(keys)} winners); {_how('Confirmation', confirmation.resources, available, None)}",
+    )
+    yield "epochs in all", str(len(keys) * search.epochs_budget + runs * epochs)
+    yield "resources", _needs(study, available)
+    yield "time left" if (workspace.study(study.name) / "study.json").exists() else "time", _time(forecast)
+    yield "disk", _disk(plan, workspace, forecast)
+    contrast = study.comparison.contrast
+    if contrast:
+        yield (
+            "declared",
+            f"{study.comparison.primary}: {contrast[0]} against {contrast[1]}, equivalent within {study.comparison.margin:g}",
+        )
+    yield "can show", _reach(study, workspace)
+
+
+def _arms(study: Study) -> Table:
     arms = Table(box=None, pad_edge=False, header_style="bold")
     for header in ("arm", "margin policy", "searched", "starts with"):
         arms.add_column(header)
     for arm in study.arms:
         arms.add_row(arm.name, arm.margin_policy, _space(arm), _start(arm))
-    parts += [arms, Text("")]
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    known = ", ".join(f"{d.name} ({'phantom' if d.phantom else d.root})" for d in study.datasets)
-    table.add_row("datasets", known)
-    table.add_row(
-        "search",
-        f"{len(keys)} searches of {search.epochs_budget} epochs, at least {search.epochs_budget // search.trial_epochs} trials "
-        f"each of at most {search.trial_epochs}; {_fit('Search', search.resources, available)}",
-    )
-    table.add_row(
-        "confirmation",
-        f"{runs} runs of {epochs} epochs ({confirmation.seeds} seeds x {confirmation.folds} folds for each of "
-        f"{len(keys)} winners); {_fit('Confirmation', confirmation.resources, available)}",
-    )
-    total = len(keys) * search.epochs_budget + runs * epochs
-    table.add_row("epochs in all", str(total))
-    most = len(keys) * search.epochs_budget + runs  # a search of trials that are all pruned at once
-    likely = len(keys) * 2 * (search.epochs_budget // search.trial_epochs) + runs
-    size = max(_checkpoint_bytes(arm) for arm in study.arms)
-    table.add_row("disk for runs", f"about {likely * size / 1e6:.0f} MB, never above {most * size / 1e6:.0f} MB")
-    contrast = study.comparison.contrast
-    if contrast:
-        table.add_row(
-            "declared",
-            f"{study.comparison.primary}: {contrast[0]} against {contrast[1]}, equivalent within {study.comparison.margin:g}",
-        )
-    begun = read_progress(workspace.study(study.name) / "optuna.db", plan)
-    if begun:
-        table.add_row(
-            "begun",
-            f"{sum(s['epochs'] for s in begun.values())} search epochs are spent (marginlab status {study.name})",
-        )
-    return Group(*parts, table)
+    return arms
 
 
 def _space(arm: Arm) -> str:
@@ -78,15 +105,94 @@ def _start(arm: Arm) -> str:
     )
 
 
-def _fit(what: str, resources: Resources, available: dict[str, float]) -> str:
+def _dataset(dataset: Dataset, forecast: Estimate) -> str:
+    where = "phantom" if dataset.phantom is not None else str(dataset.root)
+    c = forecast.counted.get(dataset.name)
+    images = f"; {c.train} images train, {c.validation} validate, {c.test} test" if c else ""
+    return f"{dataset.name} ({where}{images})"
+
+
+def _how(what: str, resources: Resources, available: dict[str, float], most: int | None) -> str:
     at_once = concurrency(what, resources, available)
     gpus = gpus_per_worker(resources, available)
     each = f"{resources.workers} x ({resources.cpus:g} CPU" + (f", {gpus:g} GPU)" if gpus else ")")
     how = "Ray Train" if what == "Confirmation" or launcher(resources, available) == "train" else "inline"
-    return f"{at_once} at once, each {each}, {how}"
+    return f"{min(at_once, most or at_once)} at once, each {each}, {how}"
 
 
-def _checkpoint_bytes(arm: Arm) -> int:
-    """Network three times over (Adam's two moments), and the best network once more."""
-    network = build_seeded(arm.training.network, 1, 0)
-    return 4 * sum(p.numel() * p.element_size() for p in network.parameters()) + 400_000  # and embeddings, rows
+def _needs(study: Study, available: dict[str, float]) -> str:
+    """What the runs at once take of what there is."""
+    parts = []
+    for what, resources, most in (
+        ("Search", study.search.resources, study.search.max_concurrent),
+        ("Confirmation", study.confirmation.resources, None),
+    ):
+        at_once = concurrency(what, resources, available)
+        workers = min(at_once, most or at_once) * resources.workers
+        taken = {"CPU": workers * resources.cpus, "GPU": workers * gpus_per_worker(resources, available)}
+        shown = (f"{taken[k]:g} of {available.get(k, 0):g} {k}s" for k in taken if taken[k] or available.get(k, 0))
+        parts.append(f"{what.lower()} takes {' and '.join(shown)}")
+    return "; ".join(parts)
+
+
+def _time(forecast: Estimate) -> str:
+    if forecast.unknown:
+        return forecast.unknown
+    steps = ", ".join(f"{step} {duration(s)}" for step, s in forecast.steps.items())
+    if not forecast.source:
+        return f"nothing is left to train; run again, it takes about {duration(forecast.total)} ({steps})"
+    return f"about {duration(forecast.total)} ({steps}; from {forecast.source})"
+
+
+def _disk(plan: Plan, workspace: Workspace, forecast: Estimate) -> str:
+    there = next(p for p in (workspace.root, *workspace.root.parents) if p.exists())
+    free = f"{_bytes(shutil.disk_usage(there).free)} are free"
+    if not forecast.counted:
+        return free
+    d = disk(plan, forecast.counted)
+    return (
+        f"about {_bytes(d.total)}: run folders {_bytes(d.runs)} (at most {_bytes(d.most)}), MLflow's copies {_bytes(d.copies)}, "
+        f"prepared images {_bytes(d.data)}" + (f", phantoms' files {_bytes(d.raw)}" if d.raw else "") + f"; {free}"
+    )
+
+
+def _bytes(n: float) -> str:
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if n >= limit:
+            return f"{n / limit:.{1 if n < 10 * limit else 0}f} {unit}"
+    return f"{n / 1e3:.0f} kB"
+
+
+def _reach(study: Study, workspace: Workspace) -> str:
+    """The smallest p and difference. SD is that of the paired differences, over seeds."""
+    r = resolution(study.confirmation.seeds)
+    if r.p is None:
+        return "nothing: one seed has no spread, so no difference can be told from chance"
+    said = (
+        f"with {r.n} seeds, p is {r.p:.2g} at best (paired sign flips); the 95% interval excludes zero from a mean "
+        f"difference of {r.shown:.1f} SD on, and in four studies of five where the true one is {r.found:.1f} SD"
+    )
+    folder = workspace.study(study.name)
+    observed = answers(Results.open(folder)) if (folder / "study.json").exists() else []
+    for a in observed:
+        units = r.scaled(a.difference.sd) if a.difference.sd is not None else None
+        if units is not None:
+            said += (
+                f"; {a.dataset}: SD {a.difference.sd:.2g} so far, so {units[0]:.2g} and {units[1]:.2g} in {a.metric}"
+            )
+    return said
+
+
+def _progress(plan: Plan, left: Remaining) -> Table:
+    """What is done and what is left, search by search."""
+    epochs = plan.study.confirmation.epochs or plan.study.search.max_epochs
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in ("begun", "trials", "epochs spent", "epochs left", "confirmed runs", "runs left", "their epochs"):
+        table.add_column(header, justify="left" if header == "begun" else "right")
+    for key in plan.searches():
+        s, runs = left.searches[key], left.runs[key]
+        todo = sum(epochs - (done or 0) for done in runs)
+        confirmed = left.planned - len(runs) if s.trials else 0
+        numbers = (s.trials, s.spent, s.left, confirmed, len(runs), todo)
+        table.add_row(str(key).removesuffix("/r0"), *map(str, numbers))
+    return table

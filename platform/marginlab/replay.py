@@ -1,7 +1,13 @@
-"""One recorded run trained again, outside Ray, and held against what was recorded: the same numbers, or where they part."""
+"""One recorded run trained again, outside Ray, and held against what was recorded: the same numbers, or where they part.
+
+A run that failed is trained up to the epoch that failed, to see whether it fails again.
+"""
 
 from __future__ import annotations
 
+import re
+import sysconfig
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +18,7 @@ import torch
 from marginlab.data.packed import PackedDataset
 from marginlab.files import read_json
 from marginlab.runs import OBJECTIVE, RunFolder
-from marginlab.training import State, fit
+from marginlab.training import State, TrainingFailed, fit
 from marginlab.values import InputError
 
 
@@ -28,6 +34,40 @@ class Epoch:
     @property
     def same(self) -> bool:
         return not self.apart
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a run failed."""
+
+    epoch: int  # that it failed in
+    sentence: str  # as ``result.json`` has it
+    lines: tuple[str, ...] = ()  # where in the user's own files, the innermost last
+
+    def same(self, other: Failure) -> bool:
+        """In the same epoch, with the same sentence. One may quote the other; addresses of objects are no difference."""
+        mine, theirs = (re.sub(r"0x[0-9a-f]+", "0x", f.sentence) for f in (self, other))
+        return self.epoch == other.epoch and (mine in theirs or theirs in mine)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run as replayed, beside what was recorded of it."""
+
+    epochs: list[Epoch]  # those that both have
+    recorded: Failure | None = None
+    failed: Failure | None = None
+    went_on: float | None = None  # the objective after the epoch that had failed, where it did not fail this time
+    stopped: bool = False  # before the epoch that had failed, because no more epochs were asked for
+
+    @property
+    def same(self) -> bool:
+        """The same numbers and, where it was gone so far, the same failure."""
+        if not all(e.same for e in self.epochs):
+            return False
+        if self.recorded is None or self.failed is None:
+            return self.failed is None and (self.recorded is None or self.stopped)
+        return self.failed.same(self.recorded)
 
 
 def find_run(workspace: Path, name: str) -> RunFolder:
@@ -60,27 +100,57 @@ def replay(
     epochs: int | None = None,
     device: str | None = None,
     tell: Callable[[Epoch], None] = lambda epoch: None,
-) -> list[Epoch]:
+) -> Replay:
     """Train the run from its seed again and hold each epoch against the recorded one, the untrained network (epoch 0) first.
 
     Args:
-        epochs: stop after as many; by default after the last one recorded.
-        tell: called with each epoch as it ends.
+        epochs: stop after as many; by default after the last one recorded, of a failed run after the one that failed.
+        tell: called with each epoch that was recorded, as it ends.
     """
     recorded = {r["epoch"]: r for r in folder.epochs()}
-    if not recorded:
+    result = folder.result() or {}
+    failure = Failure(max(recorded, default=-1) + 1, result["reason"]) if result.get("state") == "failed" else None
+    if not recorded and failure is None:
         raise InputError(f"{folder.path} has no finished epoch to hold a replay against.")
-    last: int = max(recorded) if epochs is None else min(epochs, max(recorded))
+    last = failure.epoch if failure else max(recorded)
+    last = last if epochs is None else min(epochs, last)
     done: list[Epoch] = []
+    went_on: list[float] = []
 
     def report(epoch: int, metrics: dict[str, float], state: State) -> bool:
+        if epoch not in recorded:
+            went_on.append(metrics.get(OBJECTIVE, float("nan")))
+            return False
         done.append(_compare(epoch, recorded[epoch], metrics))
         tell(done[-1])
         return epoch < last
 
     torch.set_num_threads(1)  # as in a worker: other numbers of threads add up in another order
-    fit(folder.run, data.fold(folder.run.fold), report, device=device)
-    return done
+    fold = data.fold(folder.run.fold)
+    failed = None
+    try:
+        fit(folder.run, fold, report, device=device)
+    except Exception as e:  # a user's loss may raise anything
+        failed = Failure(len(done), _sentence(e), _own_lines(e))
+    stopped = failure is not None and last < failure.epoch
+    return Replay(done, failure, failed, went_on[0] if went_on else None, stopped)
+
+
+def _sentence(e: Exception) -> str:
+    """As a launcher records it."""
+    return str(e) if isinstance(e, TrainingFailed) else f"{type(e).__name__}: {e}"
+
+
+def _own_lines(e: Exception) -> tuple[str, ...]:
+    """The last lines of a traceback that are in neither MarginLab nor a library, with their code."""
+    paths = sysconfig.get_paths()
+    libraries = [Path(__file__).parent, *(Path(paths[k]) for k in ("stdlib", "platstdlib", "purelib", "platlib"))]
+    frames = [
+        f
+        for f in traceback.extract_tb(e.__traceback__)
+        if not f.filename.startswith("<") and not any(Path(f.filename).is_relative_to(p) for p in libraries)
+    ]
+    return tuple(f"{f.filename}, line {f.lineno}, in {f.name}: {f.line}" for f in frames[-3:])
 
 
 def _compare(epoch: int, row: dict[str, Any], metrics: dict[str, float]) -> Epoch:
@@ -89,9 +159,16 @@ def _compare(epoch: int, row: dict[str, Any], metrics: dict[str, float]) -> Epoc
     return Epoch(epoch, row, metrics, apart)
 
 
-def summary(epochs: list[Epoch]) -> str:
-    """One sentence: the same, or where they part first and by how much in the objective."""
+def summary(replay: Replay) -> str:
+    """In sentences: the same, or where the numbers part first and by how much in the objective; and how a failure went."""
+    parts = [_numbers(replay.epochs)] if replay.epochs else []
+    return " ".join(parts + ([_failure(replay)] if replay.recorded or replay.failed else []))
+
+
+def _numbers(epochs: list[Epoch]) -> str:
     parted = [e for e in epochs if not e.same]
+    if not parted and len(epochs) == 1:
+        return "The untrained network has the same numbers, to the last bit."
     if not parted:
         return f"The same numbers, to the last bit, in all {len(epochs)} epochs (the untrained network included)."
     first = parted[0]
@@ -101,3 +178,30 @@ def summary(epochs: list[Epoch]) -> str:
         f"They part in epoch {first.epoch}, most in {metric} (by {most:.2g}); {OBJECTIVE} differs by at most {objective:.2g}. "
         "Another machine, another number of workers or another version of torch adds up in another order."
     )
+
+
+def _failure(replay: Replay) -> str:
+    was, now = replay.recorded, replay.failed
+    if was is None:
+        assert now is not None
+        return f"It failed in epoch {now.epoch}, which was recorded as having ended well: {_stop(now.sentence)}"
+    if now is None and replay.stopped:
+        return f"It was stopped before epoch {was.epoch}, in which it had failed: {_stop(was.sentence)}"
+    if now is None and replay.went_on is None:
+        return f"It did not fail this time: its epochs have all ended. It had failed after them: {_stop(was.sentence)}"
+    if now is None:
+        return (
+            f"It did not fail this time: epoch {was.epoch} ended with {OBJECTIVE} {replay.went_on:.6f}. "
+            f"It had failed with: {_stop(was.sentence)}"
+        )
+    if now.same(was):
+        return f"It failed again in epoch {now.epoch}: {_stop(now.sentence)}"
+    return (
+        f"It failed in epoch {now.epoch}: {_stop(now.sentence)} "
+        f"It had failed otherwise, in epoch {was.epoch}: {_stop(was.sentence)}"
+    )
+
+
+def _stop(sentence: str) -> str:
+    """An exception's message may lack its full stop."""
+    return sentence if sentence.endswith((".", "!", "?")) else sentence + "."

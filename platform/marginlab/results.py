@@ -23,7 +23,7 @@ from marginlab.files import read_json
 from marginlab.plan import Plan, SearchKey
 from marginlab.runs import RunFolder
 from marginlab.scores import ensemble_scores, long_scores
-from marginlab.search import read_progress
+from marginlab.search import read_progress, read_trials
 from marginlab.study import Study
 
 LABELS = {
@@ -53,6 +53,22 @@ RUNS = {
     "seconds": pl.Float64,  # spent in the steps of its epochs
     "ended": pl.Float64,  # seconds since 1970
 }
+TRIALS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "search": pl.String,  # Optuna's name of it: dataset/arm/rREPLICATE
+    "dataset": pl.String,
+    "arm": pl.String,
+    "replicate": pl.Int64,
+    "trial": pl.Int64,  # the number within the search; with dataset, arm and replicate the key to the trial's runs
+    "state": pl.String,  # complete, pruned, failed, unfinished
+    "value": pl.Float64,  # the objective; of a pruned trial the last one reported, null for the others
+    "epochs": pl.Int64,  # what it took from the search's budget
+    "modelled": pl.Boolean,  # suggested by TPE; False: a start or a random one
+    "reason": pl.String,  # why it failed
+    "started": pl.Datetime("us", "UTC"),
+    "ended": pl.Datetime("us", "UTC"),
+    "params": pl.String,  # JSON
+}
+PARAM = "param/"  # begins the column of each searched parameter
 TEST = {
     "dataset": pl.String,
     "arm": pl.String,
@@ -119,6 +135,31 @@ class Results:
         """Whether the images are synthetic: every number measured on them has to say so."""
         labelled = (f.labels.get("phantom") for f in self._folders if f.labels["dataset"] == dataset)
         return self.study.dataset(dataset).phantom is not None or any(labelled)
+
+    def trials(self) -> pl.DataFrame:
+        """One row per trial (:data:`TRIALS`), then a column ``param/PATH`` per searched parameter, null where an arm has none."""
+        rows = read_trials(self.folder / "optuna.db", self.plan)
+        columns = {
+            name: pl.Series(name, [row[name] for row in rows], dtype=kind)
+            for name, kind in TRIALS.items()
+            if name != "params"
+        }
+        columns["params"] = pl.Series(
+            "params", [json.dumps(r["params"], sort_keys=True) for r in rows], dtype=pl.String
+        )
+        for path, kind in self._param_types().items():
+            values = [row["params"].get(path) for row in rows]
+            shown = [None if v is None else str(v) for v in values] if kind == pl.String else values
+            columns[PARAM + path] = pl.Series(PARAM + path, shown, dtype=kind, strict=False)
+        return pl.DataFrame(columns)
+
+    def _param_types(self) -> dict[str, type[pl.DataType]]:
+        """By what the arms' spaces allow, so that a study's columns do not depend on what it has tried so far."""
+        allowed: dict[str, set[type]] = {}
+        for arm in self.study.arms:
+            for path, space in arm.space.items():
+                allowed.setdefault(path, set()).update(type(v) for v in space.bounds() if v is not None)
+        return {path: _column_type(kinds) for path, kinds in sorted(allowed.items())}
 
     def runs(self) -> pl.DataFrame:
         """One row per run (:data:`RUNS`)."""
@@ -244,6 +285,14 @@ def step_seconds(row: dict[str, Any]) -> dict[str, float]:
     """Seconds by step of an epoch's row (or of a sum of such rows)."""
     steps = {k: v for k, v in row.items() if k.startswith("time/") and k.endswith("_s") and k != _NO_STEP}
     return {k.removeprefix("time/").removesuffix("_s"): v for k, v in steps.items() if v is not None}
+
+
+def _column_type(kinds: set[type]) -> type[pl.DataType]:
+    """The narrowest column that holds values of these types; text where they have nothing else in common."""
+    for column, fits in ((pl.Boolean, {bool}), (pl.Int64, {int}), (pl.Float64, {int, float})):
+        if kinds and kinds <= fits:
+            return column
+    return pl.String
 
 
 def _search(f: RunFolder) -> SearchKey:

@@ -7,14 +7,18 @@ import platform
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from marginlab import stopping
 from marginlab.data.packed import PackedDataset
 from marginlab.data.readers import READERS
 from marginlab.declaration import declare, refuse_changes
 from marginlab.files import read_json, write_json
+from marginlab.hindrance import hindrance
+from marginlab.lock import Held, locked
 from marginlab.plan import Plan
 from marginlab.search import read_progress
 from marginlab.study import Dataset, Study
@@ -31,7 +35,8 @@ class Journal:
 
     folder: Path | None
     notify: Callable[[str], None]
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # by step, of this session
+    kept: dict[str, float] = field(default_factory=dict)  # those that the summary has
     _step: str | None = None
     _since: float = 0.0
 
@@ -54,6 +59,7 @@ class Outcome:
     folder: Path
     report: Path
     link: links.Link | None  # how to open the comparison; None where the tracking server was away
+    estimate: str  # how long it was thought to take, and took
 
 
 def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: Progress) -> Plan:
@@ -89,23 +95,78 @@ def run_study(
     on_step: Callable[[str], None],
     progress: Progress,
     on_trouble: Callable[[str], None],
+    on_note: Callable[[str], None] = lambda sentence: None,
     address: str | None = None,
     cpus: int | None = None,
     tracking_uri: str | None = None,
     allow_embeddings: bool = False,
+    fresh: bool = False,
 ) -> Outcome:
-    """Do a whole study.
+    """Do a whole study, or what is left of it.
 
     Args:
         on_step: called with each step's name as it begins (``watching.STEPS``).
         progress: called with (what, done, total) while data is rendered and prepared.
         on_trouble: called with a sentence for what does not stop the study, such as a tracking server that went away.
+        on_note: called with a sentence worth reading, such as how long it will take.
         address: a Ray cluster; by default Ray is started here, with ``cpus`` CPUs (by default all).
         tracking_uri: an MLflow server; by default a database in the workspace.
+        fresh: begin anew; a study of this name is moved aside, not deleted.
+
+    Raises:
+        InputError: what the user can mend, in a sentence. Somebody else being at work on the study is one.
+        Stopped: the study was asked to stop (``stopping.ask``). Run again, it carries on.
     """
+    with _alone(workspace, study.name, on_trouble):
+        stopping.clear(workspace.study(study.name))
+        return _run_study(
+            study,
+            workspace,
+            on_step,
+            progress,
+            on_trouble,
+            on_note,
+            address,
+            cpus,
+            tracking_uri,
+            allow_embeddings,
+            fresh,
+        )
+
+
+@contextmanager
+def _alone(workspace: Workspace, name: str, on_trouble: Callable[[str], None]) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(workspace.lock(name)))
+        except Held as e:
+            raise InputError(
+                f"The study {name!r} is already {e}: wait for it, look at it (marginlab status {name} --follow), or stop it there."
+            ) from None
+        except OSError as e:
+            on_trouble(
+                f"This file system has no locks ({e.strerror}): see to it that nobody else runs the study {name!r}."
+            )
+        yield
+
+
+def _run_study(
+    study: Study,
+    workspace: Workspace,
+    on_step: Callable[[str], None],
+    progress: Progress,
+    on_trouble: Callable[[str], None],
+    on_note: Callable[[str], None],
+    address: str | None,
+    cpus: int | None,
+    tracking_uri: str | None,
+    allow_embeddings: bool,
+    fresh: bool,
+) -> Outcome:
     from marginlab.cluster.conduct import conduct
     from marginlab.cluster.preflight import preflight
     from marginlab.cluster.session import cluster_resources, session
+    from marginlab.estimate import against, estimate
     from marginlab.report import write_report
     from marginlab.results import Results
 
@@ -114,6 +175,8 @@ def run_study(
     if tracking_uri is not None:
         connect(workspace.root, tracking_uri)  # a server that is not there is said before anything is done
     plan = prepare_all(study, workspace, journal, progress)
+    if fresh and (moved := workspace.set_aside(study.name)):
+        on_trouble(f"The study of this name was moved to {moved}.")
     refuse_changes(folder, plan)
     packed = {d.name: str(workspace.packed(d)) for d in study.datasets}
     tracker = Tracker(workspace.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
@@ -125,7 +188,10 @@ def run_study(
             preflight(study, available)
             declare(folder, plan)
             journal.folder = folder
-            with _Syncing(tracker, on_trouble):
+            journal.step("estimate")
+            forecast = estimate(plan, workspace, available, folder).without("ray")
+            on_note(forecast.sentence())
+            with _Syncing(tracker, folder, on_trouble):
                 conduct(plan, folder, packed, available, journal.step)
         journal.step("tracking")
         link = _recorded(tracker, packed, on_trouble)
@@ -136,8 +202,11 @@ def run_study(
         finished = True
     finally:
         journal.step("done" if finished else "stopped")
+        if not finished:
+            _interrupted(tracker, folder)
+    truth = against(forecast, journal.seconds)
     write_summary(folder, plan, journal)
-    return Outcome(folder, report, link)
+    return Outcome(folder, report, link, truth)
 
 
 def _recorded(tracker: Tracker, packed: dict[str, str], on_trouble: Callable[[str], None]) -> links.Link | None:
@@ -151,6 +220,13 @@ def _recorded(tracker: Tracker, packed: dict[str, str], on_trouble: Callable[[st
         return None
 
 
+def _interrupted(tracker: Tracker, folder: Path) -> None:
+    """Let MLflow know, if it can be told, that nobody is at work any more."""
+    if (folder / "study.json").exists():
+        with suppress(TrackingAway):
+            tracker.sync(at_work=False)
+
+
 def _uploaded(tracker: Tracker, report: Path, on_trouble: Callable[[str], None]) -> None:
     try:
         tracker.finish(report)
@@ -159,10 +235,10 @@ def _uploaded(tracker: Tracker, report: Path, on_trouble: Callable[[str], None])
 
 
 class _Syncing:
-    """A thread that keeps MLflow up to date while a study runs. What it cannot do now it does later."""
+    """A thread that keeps MLflow up to date while a study runs, and tells the user what the study is waiting for."""
 
-    def __init__(self, tracker: Tracker, on_trouble: Callable[[str], None]) -> None:
-        self.tracker, self.on_trouble = tracker, on_trouble
+    def __init__(self, tracker: Tracker, folder: Path, on_trouble: Callable[[str], None]) -> None:
+        self.tracker, self.folder, self.on_trouble = tracker, folder, on_trouble
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -174,23 +250,29 @@ class _Syncing:
         self.thread.join()
 
     def _loop(self) -> None:
-        told = False
+        told: set[str] = set()
         while not self.over.wait(SYNC_PERIOD_S):
-            try:
-                self.tracker.sync()
-                told = False
-            except TrackingAway as e:
-                if not told:
-                    self.on_trouble(str(e))
-                told = True
+            now = {sentence for look in (self._tracked, lambda: hindrance(self.folder)) if (sentence := look())}
+            for sentence in now - told:
+                self.on_trouble(sentence)
+            told = now
+
+    def _tracked(self) -> str:
+        try:
+            self.tracker.sync()
+        except TrackingAway as e:
+            return str(e)
+        except OSError:
+            pass  # the tracker signs its place in the folder; what hinders it is told below
+        return ""
 
 
 def write_summary(folder: Path, plan: Plan, journal: Journal) -> None:
     """Seconds by step (added up over the times the study was run), searches, machine and code."""
     path = folder / "summary.json"
     before = read_json(path)["steps"] if path.exists() else {}
-    steps = {k: round(before.get(k, 0.0) + v, 2) for k, v in journal.seconds.items()}
-    journal.seconds.clear()
+    steps = {k: round(before.get(k, 0.0) + v - journal.kept.get(k, 0.0), 2) for k, v in journal.seconds.items()}
+    journal.kept = dict(journal.seconds)
     write_json(
         path,
         {

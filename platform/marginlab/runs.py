@@ -12,6 +12,7 @@ The checkpoint is the commit point of an epoch: it carries the epoch's row, and 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -23,12 +24,12 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from marginlab import usercode
 from marginlab.data.subset import Subset
-from marginlab.files import append_line, aside, read_json, read_lines, write_json
+from marginlab.files import append_line, read_json, read_lines, write_bytes, write_json, write_text
 from marginlab.training import Run, State
 from marginlab.values import InputError, from_json, to_json
 
@@ -119,8 +120,7 @@ class Recorder:
         else:
             rows = []
         self.rows = rows
-        with aside(self.path / "epochs.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        write_text(self.path / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -160,8 +160,7 @@ class Recorder:
 def _save(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
     # safetensors refuses tensors that share memory or are not contiguous, and writes several metadata in any order.
     whole = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    with aside(path) as temporary:
-        save_file(whole, temporary, metadata={"note": json.dumps(note)})
+    write_bytes(path, save(whole, metadata={"note": json.dumps(note)}))
 
 
 def _note(path: Path) -> dict[str, Any]:
@@ -182,8 +181,9 @@ def write_embeddings(path: Path, embeddings: Tensor, subset: Subset) -> None:
             ),
         }
     )
-    with aside(path) as temporary:
-        frame.write_parquet(temporary)
+    whole = io.BytesIO()
+    frame.write_parquet(whole)
+    write_bytes(path, whole.getvalue())
 
 
 def read_embeddings(frame: pl.DataFrame) -> Tensor:

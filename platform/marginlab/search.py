@@ -7,7 +7,10 @@ on. A search spends epochs, not trials: pruned trials give theirs back, and a tr
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 MODELLED = "modelled"  # user attribute: did TPE suggest it (or was it a start, or random)?
 REASON = "reason"  # user attribute: why it failed
 TOKEN = "token"  # user attribute: who holds it
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 HOPELESS = 3  # failures without a single trial that ended well, after which a search is given up
 
 
@@ -77,6 +81,7 @@ class _Live:
     seen: int  # the last step in the storage, 0 for none
 
 
+FEW = 8  # ended trials of a study: from as many the share of failed ones is judged
 WAIT = "wait"  # no trial now, but one that is running may give epochs back
 FINISHED = "finished"
 
@@ -84,9 +89,19 @@ FINISHED = "finished"
 class Book:
     """The searches of a study, over one storage of which it is the only writer."""
 
-    def __init__(self, plan: Plan, storage: str | optuna.storages.BaseStorage, session: str = "") -> None:
-        """``session``: tokens that begin with it belong to workers that are alive; other unended trials are orphans."""
-        self.plan, self.rules = plan, plan.study.search
+    def __init__(
+        self,
+        plan: Plan,
+        storage: str | optuna.storages.BaseStorage,
+        session: str = "",
+        late: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """
+        Args:
+            session: tokens that begin with it belong to workers that are alive; other unended trials are orphans.
+            late: whether the time for searching is over: no new trial begins then, those begun are ended.
+        """
+        self.plan, self.rules, self.late = plan, plan.study.search, late
         self.live: dict[str, _Live] = {}
         self._orphans: list[tuple[int, int, SearchKey, int]] = []
         self._studies: dict[SearchKey, optuna.Study] = {}
@@ -130,7 +145,9 @@ class Book:
         if self._orphans:
             _, _, key, trial_id = self._orphans.pop(0)
             trial = optuna.Trial(self._studies[key], trial_id)
-            for name, allowed in self._spaces[key].items():  # only does something if the kill fell inside an ask
+            if MODELLED not in trial.user_attrs:  # the kill fell inside an ask
+                trial.set_user_attr(MODELLED, self._samplers[key].models(self._studies[key], trial.number))
+            for name, allowed in self._spaces[key].items():
                 trial._suggest(name, allowed)
         else:
             chosen = self._next_search()
@@ -150,6 +167,8 @@ class Book:
 
     def _next_search(self) -> SearchKey | str:
         """Round-robin: of the searches that can pay for a whole trial, the one with the fewest trials (the first of them)."""
+        if self.late():
+            return FINISHED
         able, waiting = [], False
         for key in self._studies:
             spent, reserved = self.spent(key)
@@ -165,6 +184,19 @@ class Book:
     def _hopeless(self, key: SearchKey) -> bool:
         ended = [t.state for t in self._studies[key].get_trials(deepcopy=False) if t.state.is_finished()]
         return len(ended) >= HOPELESS and all(state == TrialState.FAIL for state in ended)
+
+    def too_many_failed(self) -> str:
+        """A sentence, where more than the allowed share of the trials that ended have failed; else empty."""
+        ended = [t for s in self._studies.values() for t in s.get_trials(deepcopy=False) if t.state.is_finished()]
+        reasons = [str(t.user_attrs.get(REASON, "")) for t in ended if t.state == TrialState.FAIL]
+        if len(ended) < FEW or len(reasons) <= self.rules.failed_limit * len(ended):
+            return ""
+        reason, times = Counter(reasons).most_common(1)[0]
+        return (
+            f"{len(reasons)} of the {len(ended)} trials that ended have failed, more than Search.failed_limit "
+            f"({self.rules.failed_limit:g}) allows; {times} times: {reason} marginlab status lists them. Mend the study and begin it "
+            "anew (--fresh), or raise the limit."
+        )
 
     def over(self) -> bool:
         """Whether all budgets are spent (or given up) and no trial is unended."""
@@ -223,6 +255,10 @@ class Book:
         else:
             study.tell(number, values[self.rules.trial_epochs], skip_if_finished=True)
 
+    def leave(self, token: str) -> None:
+        """Take a trial out of its worker's hands and end nothing: it is an orphan to the next book."""
+        self.live.pop(token, None)
+
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def progress(self) -> dict[str, dict[str, Any]]:
@@ -269,15 +305,48 @@ def summarize(trials: list[FrozenTrial], rules: Search) -> dict[str, Any]:
 
 def read_progress(database: Path, plan: Plan) -> dict[str, dict[str, Any]]:
     """:meth:`Book.progress` from the outside: reads the storage, writes nothing. Empty where no search has begun."""
+    return {str(key): summarize(trials, plan.study.search) for key, trials in _trials(database, plan).items()}
+
+
+def read_trials(database: Path, plan: Plan) -> list[dict[str, Any]]:
+    """Every trial of every search from the outside, a row each: where it belongs, how it ended, what it tried and cost.
+
+    ``value`` is the objective of a complete trial, the last one reported of a pruned one. ``started`` and ``ended`` are UTC:
+    Optuna keeps the local time of the head node, which is taken to be this machine's time zone.
+    """
+    return [
+        {
+            "search": str(key),
+            "dataset": key.dataset,
+            "arm": key.arm,
+            "replicate": key.replicate,
+            "trial": t.number,
+            "state": STATES.get(t.state, "unfinished"),
+            "value": t.value if t.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+            "epochs": epochs_of(t) if t.state.is_finished() else t.last_step or 0,
+            "modelled": bool(t.user_attrs.get(MODELLED)),
+            "reason": t.user_attrs.get(REASON, ""),
+            "started": _utc(t.datetime_start),
+            "ended": _utc(t.datetime_complete),
+            "params": dict(t.params),
+        }
+        for key, trials in _trials(database, plan).items()
+        for t in sorted(trials, key=lambda t: t.number)
+    ]
+
+
+def _trials(database: Path, plan: Plan) -> dict[SearchKey, list[FrozenTrial]]:
     if not database.exists():
         return {}
     backend = _opened(database, database.stat().st_ino)
     begun = {s.study_name: s._study_id for s in backend.get_all_studies()}
     return {
-        str(key): summarize(backend.get_all_trials(begun[str(key)], deepcopy=False), plan.study.search)
-        for key in plan.searches()
-        if str(key) in begun
+        key: backend.get_all_trials(begun[str(key)], deepcopy=False) for key in plan.searches() if str(key) in begun
     }
+
+
+def _utc(local: datetime | None) -> datetime | None:
+    return None if local is None else local.astimezone(UTC)
 
 
 @lru_cache(maxsize=8)

@@ -146,10 +146,20 @@ class Search:
     pruner_startup_trials: int = 5  # trials of a search that are never pruned
     pruner_warmup_epochs: int = 1  # epochs after which no trial is judged yet
     max_concurrent: int | None = None
+    time_budget_s: float | None = (
+        None  # of searching, over all sessions: then no trial begins, and those begun end well
+    )
+    failed_limit: float = 0.5  # the share of failed trials above which the study stops
     resources: Resources = Resources()
 
     def check(self) -> None:
         _at_least(self, 1, "epochs_budget", "max_epochs", "replicates", "startup_trials")
+        if self.max_concurrent is not None:
+            _at_least(self, 1, "max_concurrent")
+        if self.time_budget_s is not None and self.time_budget_s <= 0:
+            raise InputError(f"Search.time_budget_s must be above 0 seconds, not {self.time_budget_s}.")
+        if not 0 <= self.failed_limit <= 1:
+            raise InputError(f"Search.failed_limit is a share from 0 to 1, not {self.failed_limit}.")
         _at_least(self, 0, "pruner_startup_trials", "pruner_warmup_epochs")
         if not self.folds or any(f not in range(5) for f in self.folds) or len(set(self.folds)) < len(self.folds):
             raise InputError(f"Search.folds must be different numbers from 0 to 4, not {self.folds}.")

@@ -16,7 +16,7 @@ METRICS = {
     "test/cmc_allshots_1": "CMC-1 allshots",
 }
 CURVES = ("val/map", "margin/epsilon", "margin/beta")
-STUDY_STEPS = ("phantoms", "prepare", "ray", "search", "confirmation", "report")
+STUDY_STEPS = ("phantoms", "prepare", "ray", "estimate", "search", "confirmation", "report")
 IN_RUNS, ON_CLOCK, BUSY = "in runs", "on the clock", "search + confirmation"
 _TIME = {"part": pl.String, "step": pl.String, "seconds": pl.Float64, "share": pl.Float64}
 

@@ -297,3 +297,76 @@ def embed(
         images = load_pixels(subset, mine[start : start + batch], device)
         parts.append(forward(network, training.augment.evaluate(images, mean, std)))
     return distributed.gather(torch.cat(parts))[: len(subset)].cpu()
+
+
+PROBED_BATCHES = 2
+LONG_S = 5.0  # a warm-up batch that takes longer is itself the measurement: allocations no longer matter
+RANKED_AT_MOST = 2000  # images in the ranking that is measured
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a training costs one worker of this machine that has it to itself, in seconds."""
+
+    batch_s: float  # per training batch
+    image_s: float  # per image embedded
+    pair_s: float  # per pair of images ranked: the validation of n images ranks n * n pairs
+
+
+def probe(
+    training: Training,
+    channels: int,
+    size: int,
+    *,
+    images: int = RANKED_AT_MOST,
+    threads: int = 1,
+    device: torch.device | str = "cpu",
+) -> Probe:
+    """Measure two batches, after one that warms up, with the loop that :func:`fit` runs, on random pixels.
+
+    The time of one thread is the processor's: what else the machine does at this moment is not the study's.
+
+    Args:
+        channels, size: of the images as stored.
+        images: in the validation; as many are ranked, but not above ``RANKED_AT_MOST``.
+        threads: of the worker that it stands for; this process has its own number back afterwards.
+    """
+    rng = np.random.default_rng(stable_seed("probe"))
+    pixels = rng.integers(0, 256, (training.batch_size, channels, size, size), dtype=np.uint8)
+    train = _made_up(pixels, training.batch_size, training.per_identity)  # an epoch of one batch
+    validation = _made_up(pixels, max(8, min(images, RANKED_AT_MOST)), 4)
+    data = Data(train, validation, (0.5,) * channels, (0.25,) * channels, "probe", channels, size)
+    device = torch.device(device)
+    clock = time.thread_time if threads == 1 and device.type == "cpu" else time.perf_counter
+
+    def seconds(do: Callable[[], object]) -> float:
+        began = clock()
+        do()
+        return clock() - began
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        trainer = _Trainer(Run("probe", "probe", training, 0, 0), data, device)
+        margin, took = training.margin.start(), []
+        for epoch in range(1 + PROBED_BATCHES):
+            took.append(seconds(lambda e=epoch: trainer.train_epoch(e + 1, margin)))  # type: ignore[misc]
+            if took[0] > LONG_S:
+                break
+        found: list[Tensor] = []
+        embedding_s = seconds(
+            lambda: found.append(embed(trainer.network, train, training, data.mean, data.std, trainer.device))
+        )
+        points = torch.from_numpy(rng.standard_normal((len(validation), found[0].shape[1]), dtype=np.float32))
+        validation_scores(points[: len(train)], _made_up(pixels, len(points[: len(train)]), 4))  # warms up
+        ranking_s = seconds(lambda: validation_scores(points, validation))
+    finally:
+        torch.set_num_threads(before)
+    return Probe(min(took[1:] or took), embedding_s / len(train), ranking_s / len(validation) ** 2)
+
+
+def _made_up(pixels: np.ndarray, images: int, per_label: int) -> Subset:
+    """Images (the same ones again where ``pixels`` has fewer) of ``per_label`` yearly visits per label."""
+    every = np.arange(images)
+    months = (every % per_label * 12).astype(np.float32)
+    return Subset(pixels, every % len(pixels), every // per_label, every, months, months == 0, months > 0)

@@ -1,7 +1,7 @@
 """Where everything of a user lives: one folder.
 
 data/<dataset>-<id>/     packed datasets; raw/<dataset>-<id>/ rendered phantoms
-studies/<study>/         study.json, optuna.db, runs/, summary.json, report/
+studies/<study>/         study.json, optuna.db, runs/, summary.json, report/; studies/<study>.lock while one is at work on it
 mlflow.db, mlruns/       the tracking store, unless a server is used
 """
 
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from marginlab.data.packed import PackedDataset
 from marginlab.data.readers import reader as reader_named
 from marginlab.data.store import prepare
+from marginlab.lock import Held, locked
 from marginlab.study import Dataset, Study
 from marginlab.values import InputError, fingerprint
 
@@ -32,6 +35,18 @@ class Workspace:
 
     def study(self, name: str) -> Path:
         return self.root / "studies" / name
+
+    def lock(self, name: str) -> Path:
+        """The lock of a study, held by who is at work on it. It lies beside the folder, so that the folder can be moved."""
+        return self.root / "studies" / f"{name}.lock"
+
+    def set_aside(self, name: str) -> Path | None:
+        """Move a study's folder out of the way; returns where it is now, None where there was none."""
+        folder = self.study(name)
+        if not folder.exists():
+            return None
+        aside = folder.with_name(f"{name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        return folder.rename(aside)
 
     def studies(self) -> list[str]:
         return sorted(p.parent.name for p in (self.root / "studies").glob("*/study.json"))
@@ -64,10 +79,25 @@ class Workspace:
             return
         from marginlab.data.phantom import write
 
-        partial = raw.with_name(raw.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        write(dataset.phantom, partial, progress=lambda done, total: progress(f"phantom {dataset.name}", done, total))
-        partial.rename(raw)
+        with self._alone(raw, progress):
+            if raw.exists():
+                return
+            partial = raw.with_name(raw.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            write(dataset.phantom, partial, lambda done, total: progress(f"phantom {dataset.name}", done, total))
+            partial.rename(raw)
+
+    @contextmanager
+    def _alone(self, folder: Path, progress: Progress) -> Iterator[None]:
+        """One process at a time makes a folder of data; studies that share it wait for the one that began."""
+        lock = self.root / ".locks" / f"{folder.parent.name}-{folder.name}"
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(lock))
+            except Held as e:
+                progress(f"waiting: {folder.name} is {e}", 0, 1)
+                stack.enter_context(locked(lock, wait=True))
+            yield
 
     def prepare(self, dataset: Dataset, progress: Progress) -> PackedDataset:
         """The packed dataset, prepared first where it is not there yet."""
@@ -75,16 +105,19 @@ class Workspace:
         if folder.exists():
             return PackedDataset.open(folder)
         self.render(dataset, progress)
-        return prepare(
-            dataset.reader or reader_named(dataset.name),
-            self.raw(dataset),
-            folder,
-            name=dataset.name,
-            size=dataset.size,
-            label=dataset.label,
-            unreadable_limit=dataset.unreadable,
-            progress=lambda done, total: progress(f"prepare {dataset.name}", done, total),
-        )
+        with self._alone(folder, progress):
+            if folder.exists():
+                return PackedDataset.open(folder)
+            return prepare(
+                dataset.reader or reader_named(dataset.name),
+                self.raw(dataset),
+                folder,
+                name=dataset.name,
+                size=dataset.size,
+                label=dataset.label,
+                unreadable_limit=dataset.unreadable,
+                progress=lambda done, total: progress(f"prepare {dataset.name}", done, total),
+            )
 
     def check_sources(self, study: Study) -> None:
         """Fail before anything starts where a raw folder or reader is missing."""

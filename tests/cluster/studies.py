@@ -1,14 +1,20 @@
 """Studies for the end-to-end tests: every part of the demo, in seconds."""
 
 import dataclasses
+import math
+from typing import ClassVar
+
+import torch
 
 from marginlab.augment import Augment
 from marginlab.data.phantom import OaiPhantom
-from marginlab.margins import AutoMargin, FixedMargin
+from marginlab.losses import AdaTriplet, LossTerms, Pairs
+from marginlab.margins import AutoMargin, FixedMargin, Margin
 from marginlab.networks import SmallNetwork
 from marginlab.space import choice, uniform
 from marginlab.study import Arm, Comparison, Confirmation, Dataset, Resources, Search, Study
 from marginlab.training import Training
+from marginlab.values import value
 
 tiny = Training(network=SmallNetwork(width=16, dim=16), augment=Augment(crop=32), batch_size=32, lr=1e-3)
 
@@ -55,17 +61,50 @@ nested = dataclasses.replace(
 )
 
 # One trial at a time, so that an interrupted study can be held against an undisturbed one.
-stopping = dataclasses.replace(
+killed = dataclasses.replace(
     inline,
-    name="stopping",
+    name="killed",
     arms=[
         Arm(
             "fixed",
-            dataclasses.replace(tiny, margin=FixedMargin(), lr=0.1),
+            dataclasses.replace(tiny, margin=FixedMargin()),
             space={"margin.epsilon": uniform(0.05, 0.6), "loss.lam": uniform(0.2, 2)},
         )
     ],
-    search=Search(epochs_budget=18, max_epochs=6, startup_trials=2, pruner_startup_trials=1, max_concurrent=1),
-    confirmation=Confirmation(seeds=1, folds=1, epochs=3, resources=Resources(launcher="train")),
+    search=Search(epochs_budget=6, max_epochs=3, startup_trials=1, pruner_startup_trials=1, max_concurrent=1),
+    confirmation=Confirmation(seeds=2, folds=1, epochs=2, resources=Resources(cpus=2)),  # one worker group
     comparison=Comparison(),
+)
+
+
+@value
+class Faulty:
+    """AdaTriplet that can be made to fail in its first step."""
+
+    fault: str = "none"
+    slots: ClassVar[tuple[str, ...]] = AdaTriplet.slots
+
+    def __call__(self, pairs: Pairs, margin: Margin) -> LossTerms:
+        if self.fault == "raises":
+            raise ValueError("a fault of the loss")
+        if self.fault == "memory":
+            torch.empty(1 << 60)
+        terms = AdaTriplet()(pairs, margin)
+        return dataclasses.replace(terms, total=terms.total * math.nan) if self.fault == "nan" else terms
+
+
+# Its first trials are well, raise, return NaN and run out of memory.
+faulty = dataclasses.replace(
+    killed,
+    name="faulty",
+    arms=[
+        Arm(
+            "faulty",
+            dataclasses.replace(tiny, loss=Faulty(), margin=FixedMargin()),
+            space={"loss.fault": choice(["none", "raises", "nan", "memory"])},
+            start=[{"loss.fault": f} for f in ("raises", "nan", "memory")],
+        )
+    ],
+    search=Search(epochs_budget=4, max_epochs=1, startup_trials=9, max_concurrent=1, failed_limit=1.0),
+    confirmation=Confirmation(seeds=1, folds=1, epochs=1),
 )

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_every_state_is_the_same_everywhere(inline: Any, home: Path) -> None:
     assert failed.state == TrialState.FAIL and "The loss was" in failed.user_attrs["reason"]
     shot = snapshot(outcome.folder)
     assert shot.step == "done" and shot.confirmed == shot.confirmations == 8 and shot.epochs_done == shot.epochs_total
-    assert any("oai fixed trial 01: The loss was" in line for line in shot.failures)
+    assert any("oai fixed trial 01: The loss was" in str(failure) for failure in shot.failures)
 
 
 def test_budgets_are_kept_and_searches_start_with_the_default(inline: Any) -> None:
@@ -165,10 +166,10 @@ print(json.dumps([list(np.asarray(out).shape), "ray" in sys.modules]))
 def test_a_trial_replays_to_the_last_bit_outside_ray(inline: Any, home: Path) -> None:
     outcome, *_ = inline
     trial = next(f for f in folders_of(outcome.folder, "trial") if f.result()["state"] == "complete")  # type: ignore[index]
-    epochs = replay(find_run(home, trial.run.id), find_data(home, trial.run.data))
-    assert [e.epoch for e in epochs] == [0, 1, 2] and all(e.same for e in epochs)
-    assert summary(epochs).startswith("The same numbers, to the last bit, in all 3 epochs")
-    assert len(replay(trial, find_data(home, trial.run.data), epochs=1)) == 2
+    again = replay(find_run(home, trial.run.id), find_data(home, trial.run.data))
+    assert [e.epoch for e in again.epochs] == [0, 1, 2] and again.same
+    assert summary(again).startswith("The same numbers, to the last bit, in all 3 epochs")
+    assert len(replay(trial, find_data(home, trial.run.data), epochs=1).epochs) == 2
 
 
 def test_run_again_a_finished_study_does_nothing_again(inline: Any, home: Path) -> None:
@@ -201,30 +202,65 @@ def test_what_can_never_be_scheduled_is_refused_before_anything_is_trained(inlin
         name="too-large",
         confirmation=dataclasses.replace(studies.inline.confirmation, resources=Resources(workers=64)),
     )
-    with pytest.raises(InputError, match=r"Confirmation needs 64 CPUs for one run \(64 workers\), and there are 4"):
+    with pytest.raises(InputError, match=r"Confirmation needs 64 CPUs for one run \(64 workers\), and there are 3"):
         run(study, home)
     assert not list((home / "studies" / "too-large").glob("runs/**/run.json"))
 
 
-def test_a_job_runs_the_demos_smallest_form(inline: Any, home: Path) -> None:
-    """`ray job submit --working-dir ... -- python jobs/study.py ...`, and its answer read from the job's log."""
+@pytest.fixture(scope="session")
+def submit(ray_here: None, home: Path) -> Callable[[str], str]:
+    """``ray job submit --working-dir ... -- python jobs/study.py STUDY``; returns the job's log."""
     code = home / "code"
     for part in ("platform", "jobs", "studies"):
         shutil.copytree(ROOT / part, code / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     dashboard = f"http://{ray._private.worker.global_worker.node.webui_url}"
-    argv = [
-        str(Path(sys.executable).parent / "ray"),
-        "job",
-        "submit",
-        "--address",
-        dashboard,
-        "--working-dir",
-        str(code),
-    ]
-    argv += ["--runtime-env-json", json.dumps({"env_vars": {"XDG_DATA_HOME": str(home)}}), "--"]
-    argv += [sys.executable, "jobs/study.py", "studies/demo.py:smallest", "--workspace", str(home / "job")]
-    out = subprocess.run(argv, capture_output=True, text=True, timeout=600, cwd=home)
-    assert out.returncode == 0, out.stdout[-3000:] + out.stderr[-3000:]
-    assert "adatriplet/automargin" in out.stdout and "Report:" in out.stdout
+
+    def submitted(study: str) -> str:
+        argv = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", dashboard]
+        argv += ["--working-dir", str(code)]
+        argv += ["--runtime-env-json", json.dumps({"env_vars": {"XDG_DATA_HOME": str(home)}}), "--"]
+        argv += [sys.executable, "jobs/study.py", study, "--workspace", str(home / "job")]
+        out = subprocess.run(argv, capture_output=True, text=True, timeout=600, cwd=home)
+        assert out.returncode == 0, out.stdout[-3000:] + out.stderr[-3000:]
+        return out.stdout
+
+    return submitted
+
+
+def test_a_job_runs_the_demos_smallest_form(submit: Callable[[str], str], home: Path) -> None:
+    said = submit("studies/demo.py:smallest")
+    assert "adatriplet/automargin" in said and "Report:" in said
     results = Results.open(home / "job" / "studies" / "automargin-smallest")
     assert results.test().filter(metric="test/map").height > 0
+
+
+def test_a_loss_of_ones_own_is_searched_inline_confirmed_by_ray_train_in_a_job_and_replayed(
+    submit: Callable[[str], str], home: Path
+) -> None:
+    assert len((ROOT / "studies" / "own_loss.py").read_text().splitlines()) < 60
+    assert "softpairs/halfway" in submit("studies/own_loss.py")
+    folder = home / "job" / "studies" / "own-loss"
+    runs = Results.open(folder).runs().filter(pl.col("arm") == "softpairs/halfway", pl.col("state") == "complete")
+    assert set(runs["kind"]) == {"trial", "confirmation"}
+    kept = {
+        read_json(p)["run"]["training"]["loss"]["type_source"]
+        for p in folder.glob("runs/**/run.json")
+        if "softpairs" in str(p)
+    }
+    assert len(kept) == 1  # fingerprinted with its source
+    (folder / "code").rename(folder / "moved")  # the class comes from nowhere else
+    argv = [
+        sys.executable,
+        "-m",
+        "marginlab.cli",
+        "replay",
+        str(folder / runs["folder"][0]),
+        "--workspace",
+        str(home / "job"),
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
+    out = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=home)
+    assert out.returncode == 2 and "SoftPairs" in out.stderr
+    (folder / "moved").rename(folder / "code")
+    out = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=home)
+    assert out.returncode == 0 and "The same numbers, to the last bit, in all" in out.stdout, out.stdout + out.stderr

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from marginlab import stopping
 from marginlab.plan import Plan, SearchKey
+from marginlab.stopping import Stopped
 from marginlab.values import InputError
 
 Step = Callable[[str], None]  # called with the name of each step that begins
@@ -17,6 +19,10 @@ Step = Callable[[str], None]  # called with the name of each step that begins
 
 def conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[str, float], step: Step) -> None:
     """Search and confirm. What has been done before is not done again.
+
+    Raises:
+        Stopped: the study was asked to stop, and what was in progress has come to the end of its epoch.
+        InputError: it cannot go on, and why.
 
     Args:
         folder: the study's folder, declared.
@@ -36,7 +42,11 @@ def conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[st
     ray.get(actor.over.remote())  # it has made the database before anybody looks into it
     step("search")
     most = len(plan.searches()) * plan.study.search.epochs_budget
-    search(plan.study.search, actor, name, session, packed, storage, available, most)
+    search(plan.study.search, folder, actor, name, session, packed, storage, available, most)
+    if stopping.asked(folder):
+        raise Stopped
+    if trouble := ray.get(actor.trouble.remote()):
+        raise InputError(trouble)
     if not ray.get(actor.over.remote()):
         raise InputError("The searches ended before their budgets were spent: run the same command again to carry on.")
     winners: list[tuple[SearchKey, dict[str, Any] | None]] = ray.get(actor.winners.remote())
@@ -45,5 +55,7 @@ def conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[st
     step("confirmation")
     tasks = [t for key, params in winners if params is not None for t in plan.confirmations(key, params)]
     confirm(plan.study.confirmation, tasks, folder, packed, storage, available, session)
+    if stopping.asked(folder):
+        raise Stopped
     ray.kill(actor)
     shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own state is disposable

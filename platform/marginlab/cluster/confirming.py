@@ -21,7 +21,7 @@ def confirm(
     available: dict[str, float],
     session: str,
 ) -> None:
-    """Train all runs, open the test split for each, and return when all have ended.
+    """Train all runs, open the test split for each, and return when all have ended or the study was asked to stop.
 
     Confirmation always uses Ray Train. A worker group takes a list of runs, so that its start is paid once.
     """
@@ -29,7 +29,7 @@ def confirm(
     todo = [str(f.path) for f in folders if f.result() is None]
     groups = min(concurrency("Confirmation", rules.resources, available), len(todo))
     gpus = gpus_per_worker(rules.resources, available)
-    ask = {"open_test": True, "session": session}
+    ask = {"open_test": True, "session": session, "study": str(study_folder)}
     pool = ThreadPoolExecutor(max(groups, 1))
     try:
         ends = [

@@ -13,9 +13,11 @@ from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from marginlab import distributed
+from marginlab import distributed, stopping
 from marginlab.executing import Decide, execute
+from marginlab.files import write_text
 from marginlab.runs import Recorder, RunFolder
+from marginlab.stopping import Stopped
 from marginlab.study import Resources
 
 COLLECTIVE_TIMEOUT_S = 300  # a rank that waits longer for the others gives up, and the group is started again
@@ -32,7 +34,8 @@ def train_group(
     Args:
         folders: run folders, in order.
         packed: packed dataset folder by dataset name.
-        ask: how ranks decide and what they open: ``{"session": ..., "open_test": bool, "registrar": name, "token": ..., ...}``.
+        ask: how ranks decide and what they open: ``{"session": ..., "study": folder, "open_test": bool, "registrar": name,
+            "token": ..., ...}``.
     """
     trainer = TorchTrainer(
         _worker,
@@ -59,7 +62,10 @@ def _worker(config: dict[str, Any]) -> None:
     device = get_device()
     for index, path in enumerate(config["folders"]):
         packed = Path(config["packed"][RunFolder.open(Path(path)).run.dataset])
-        result = run_one(Path(path), packed, decider(config, index), config, device)
+        try:
+            result = run_one(Path(path), packed, decider(config, index), config, device)
+        except Stopped:  # on every rank alike
+            break
         # The folds of one trial: when the trial ends with one of them, the others are not begun.
         if "registrar" in config and not distributed.broadcast_flag(bool(result and result["state"] == "complete")):
             break
@@ -81,9 +87,14 @@ def run_one(
         Recorder(folder).finish("failed", f"It ended its processes {ATTEMPTS} times{folder.last_error()}.")
     distributed.barrier()
     try:
-        return execute(path, packed, decide, open_test=bool(ask["open_test"]), device=device)
+        study = Path(ask["study"])
+        return execute(
+            path, packed, decide, open_test=bool(ask["open_test"]), device=device, stop=lambda: stopping.asked(study)
+        )
+    except Stopped:
+        raise
     except Exception as e:
-        (path / "error.txt").write_text(traceback.format_exc())
+        write_text(path / "error.txt", traceback.format_exc())
         if distributed.world() > 1 or isinstance(e, (RayError, OSError)):
             raise
         return Recorder(folder).finish("failed", f"{type(e).__name__}: {e}")

@@ -2,39 +2,76 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
+from marginlab import stopping
 from marginlab.cluster.session import NAMESPACE
 from marginlab.declaration import read_plan
+from marginlab.files import PATIENCE_S
 from marginlab.runs import Recorder, RunFolder
-from marginlab.search import Book
+from marginlab.search import FINISHED, Book
+from marginlab.stopwatch import Stopwatch
 from marginlab.values import InputError
 
 HEAD = {"node:__internal_head__": 0.001}  # pins an actor to the head node and costs no CPU
+REFUSALS = (StorageInternalError, SQLAlchemyError, OSError)  # of a storage that is locked or cannot be written
+T = TypeVar("T")
 
 
 class Registrar:
-    """:class:`marginlab.search.Book` behind Ray. Restarted by Ray, it finds its trials in the storage."""
+    """:class:`marginlab.search.Book` behind Ray. Restarted by Ray, it finds its trials in the storage.
+
+    It waits for a storage that is locked or cannot be written for a while, and whoever asked waits with it.
+    """
 
     def __init__(self, study_folder: str, session: str) -> None:
-        self.folder = Path(study_folder)
+        self.folder, self.session = Path(study_folder), session
         self.folders: dict[str, list[Path]] = {}  # by token
+        self.halted = ""  # why the study cannot go on
         self.plan = read_plan(self.folder)
-        self.book = Book(self.plan, f"sqlite:///{self.folder / 'optuna.db'}", session)
+        self.watch = Stopwatch(self.folder / "search_seconds.json")
+        self.book = self._patiently(self._open)
+
+    def _open(self) -> Book:
+        budget = self.plan.study.search.time_budget_s
+        late = (lambda: self.watch.seconds() >= budget) if budget is not None else (lambda: False)
+        return Book(self.plan, f"sqlite:///{self.folder / 'optuna.db'}", self.session, late)
+
+    def _patiently(self, do: Callable[[], T]) -> T:
+        """What the storage refuses is begun again on a book read anew from it: as after a crash, nothing is done twice."""
+        until, pause = time.monotonic() + PATIENCE_S, 0.2
+        while True:
+            try:
+                return do()
+            except REFUSALS:
+                if time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+            try:
+                self.book = self._open()
+            except REFUSALS:
+                continue
 
     def ask(self, token: str) -> dict[str, Any] | str:
         """A trial with its run folders (made here, one per fold), or ``wait`` or ``finished``."""
-        while not isinstance(ticket := self.book.ask(token), str):
+        if stopping.asked(self.folder) or self.trouble():
+            return FINISHED
+        while not isinstance(ticket := self._patiently(lambda: self.book.ask(token)), str):
             try:
                 tasks = [
                     self.plan.trial(ticket.key, ticket.number, ticket.params, fold)
                     for fold in self.plan.study.search.folds
                 ]
             except InputError as e:  # parameters that do not go together
-                self.book.tell(token, "failed", str(e))
+                self._tell(token, "failed", str(e))
                 continue
             folders = [RunFolder.create(self.folder / t.folder, t.run, t.labels).path for t in tasks]
             self.folders[token] = folders
@@ -42,22 +79,44 @@ class Registrar:
         return ticket
 
     def report(self, token: str, step: int, value: float) -> bool:
-        return self.book.report(token, step, value)
+        self.watch.keep()
+        return self._patiently(lambda: self.book.report(token, step, value))
 
     def tell(self, token: str, state: str, reason: str = "") -> None:
         """End a trial here and in its run folders: those that its process left open, or never began, get a result too."""
-        self.book.tell(token, state, reason)
+        self._tell(token, state, reason)
         for path in self.folders.pop(token, []):
             folder = RunFolder.open(path)
             if folder.result() is None:
                 Recorder(folder).finish(state, reason or "The trial ended in an earlier fold.")
 
+    def _tell(self, token: str, state: str, reason: str) -> None:
+        self._patiently(lambda: self.book.tell(token, state, reason))
+
+    def gone(self, token: str) -> None:
+        """A trial's process has ended. Untold, the trial has failed, unless the study stops: then it waits for the next time."""
+        if stopping.asked(self.folder) or self.halted:
+            self.book.leave(token)
+        else:
+            self.tell(token, "failed", "Its process ended without a result.")
+
+    def halt(self, token: str, reason: str) -> None:
+        """The platform cannot go on with a trial, and no fault of the trial's: no other is begun, this one waits."""
+        self.halted = (
+            self.halted or f"The study cannot go on: {reason}. Mend it, and run the same command again to carry on."
+        )
+        self.book.leave(token)
+
+    def trouble(self) -> str:
+        """Why no further trial may begin, in a sentence; empty where nothing is wrong."""
+        return self.halted or self._patiently(self.book.too_many_failed)
+
     def over(self) -> bool:
         """Whether all budgets are spent and nobody is at work."""
-        return self.book.over()
+        return self._patiently(self.book.over)
 
     def winners(self) -> list[tuple[Any, dict[str, Any] | None]]:
-        return [(key, self.book.winner(key)) for key in self.plan.searches()]
+        return self._patiently(lambda: [(key, self.book.winner(key)) for key in self.plan.searches()])
 
 
 def start(study_folder: Path, name: str, session: str) -> Any:

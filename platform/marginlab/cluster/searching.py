@@ -14,6 +14,7 @@ from marginlab.cluster import registrar
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
 from marginlab.runs import RunFolder
 from marginlab.search import FINISHED, WAIT
+from marginlab.stopping import Stopped
 from marginlab.study import Search
 
 
@@ -34,8 +35,7 @@ class RegistrarSearcher(Searcher):
         return None if answer == WAIT else answer
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        # A trial that ended well has been told, and telling twice is telling once.
-        self.actor.tell.remote(f"{self.session}/{trial_id}", "failed", "Its process ended without a result.")
+        self.actor.gone.remote(f"{self.session}/{trial_id}")
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()  # the storage is the truth: there is nothing to save
@@ -49,6 +49,7 @@ class RegistrarSearcher(Searcher):
 
 def search(
     rules: Search,
+    study_folder: Path,
     actor: Any,
     registrar_name: str,
     session: str,
@@ -67,6 +68,7 @@ def search(
         "max_epochs": rules.max_epochs,
         "open_test": False,
         "session": session,
+        "study": str(study_folder),
         "device": "cuda" if gpus else "cpu",  # a process without a GPU of its own may still see one
     }
     if launcher(rules.resources, available) == "inline":
@@ -100,27 +102,45 @@ def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
 
     ask = {**shared, **config}
     packed = Path(shared["packed"][config["dataset"]])
-    for index, path in enumerate(config["folders"]):
-        result = run_one(Path(path), packed, decider(ask, index), ask, torch.device(shared["device"]))
-        if result is None or result["state"] != "complete":
-            break
+    try:
+        for index, path in enumerate(config["folders"]):
+            result = run_one(Path(path), packed, decider(ask, index), ask, torch.device(shared["device"]))
+            if result is None or result["state"] != "complete":
+                break
+    except Stopped:
+        return
+    except OSError as e:
+        _halt(ask, f"{type(e).__name__}: {e}")
+        return
     _end(config, shared)
 
 
 def _train_trial(config: dict[str, Any], shared: dict[str, Any], resources: Any, gpus: float, storage: Path) -> None:
     """In the trial's process on the head node, which only waits for its worker group."""
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
     from marginlab.cluster.group import train_group
 
     ask = {**shared, "token": config["token"]}
-    train_group(config["folders"], shared["packed"], resources, gpus, storage, ask)
+    try:
+        train_group(config["folders"], shared["packed"], resources, gpus, storage, ask)
+    except TrainingFailedError as e:  # not a run's own failure: that ends its run and not its group
+        _halt(ask, str(e).strip().splitlines()[-1])
+        return
     _end(config, shared)
+
+
+def _halt(ask: dict[str, Any], reason: str) -> None:
+    """What the platform could not do (write to a disk that stayed full) is not the trial's failure: the study stops."""
+    ray.get(registrar.find(ask["registrar"]).halt.remote(ask["token"], reason))
 
 
 def _end(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """Tell the registrar how the trial ended, from its last run's own result."""
     results = [RunFolder.open(Path(p)).result() for p in config["folders"]]
     begun = [r for r in results if r is not None]
-    last = begun[-1] if begun else {"state": "failed", "reason": "Its worker group ended without a result."}
-    actor = registrar.find(shared["registrar"])
+    if not begun or (begun[-1]["state"] == "complete" and len(begun) < len(results)):
+        return  # stopped on the way; the registrar hears from Tune that the process is gone
+    last, actor = begun[-1], registrar.find(shared["registrar"])
     ray.get(actor.tell.remote(config["token"], last["state"], last["reason"]))
     tune.report({"objective": last.get("last") or 0.0})

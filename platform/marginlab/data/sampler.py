@@ -30,7 +30,7 @@ def batches(
             f"A batch of {batch_size} with {per_identity} images per identity needs {identities} identities, but the "
             f"training data has {len(count)}: lower batch_size or raise per_identity."
         )
-    steps = max(1, len(labels) // batch_size)
+    steps = steps_per_epoch(len(labels), batch_size)
     rng = np.random.default_rng(stable_seed("batches", seed, epoch))
     who = _distinct(rng, np.full(steps, len(count)), identities)  # [steps, P]
     # Floyd's draw is a uniform set in an order that is not; ranks take blocks of it, so the order has to be random too.
@@ -39,6 +39,10 @@ def batches(
     position = order[first[who][..., None] + which].reshape(steps, batch_size)
     own = batch_size // world
     return np.ascontiguousarray(position[:, rank * own : (rank + 1) * own], dtype=np.int64)
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    return max(1, images // batch_size)
 
 
 def _identities_per_batch(batch_size: int, per_identity: int, rank: int, world: int) -> int:

@@ -76,11 +76,15 @@ class Tracker:
         self._away: tuple[float, TrackingAway] | None = None
         self._forget()
 
-    def sync(self) -> dict[str, int]:
+    def sync(self, at_work: bool = True) -> dict[str, int]:
         """Bring MLflow up to date.
 
         A complete run is FINISHED; so is a pruned one, which did what was asked of it (the tag ``state`` tells them
         apart); a failed one is FAILED, with the tag ``reason``; one without a result is RUNNING.
+
+        Args:
+            at_work: whether somebody is at work on the study. If not, runs without a result are KILLED (``state``:
+                interrupted) until somebody goes on with them, and so is the study's run.
 
         Returns:
             How many runs were made, metric points logged and runs ended by this call.
@@ -92,7 +96,7 @@ class Tracker:
             raise self._away[1]
         try:
             with self.opened() as store:
-                return self._sync(store)
+                return self._sync(store, at_work)
         except TrackingAway as e:
             self._away = (time.monotonic() + _PATIENCE_S, e)
             raise
@@ -100,7 +104,7 @@ class Tracker:
     def finish(self, report: Path) -> None:
         """Project what is left, attach the files of a report's folder to the study's run, and end it."""
         with self.opened() as store:
-            self._sync(store)
+            self._sync(store, True)
             if report.is_dir():
                 store.client.log_artifacts(self.parent, str(report), "report")
             store.client.set_terminated(self.parent, "FINISHED")
@@ -173,14 +177,23 @@ class Tracker:
     def _git(self) -> dict[str, str]:
         return {"git.sha": self._commit, "mlflow.source.git.commit": self._commit} if self._commit else {}
 
-    def _sync(self, store: Store) -> dict[str, int]:
+    def _sync(self, store: Store, at_work: bool) -> dict[str, int]:
         counts = {"runs": 0, "points": 0, "ended": 0}
         for name in self.folders():
             path, child = self.folder / name, self._children.get(name)
-            seen = (*_look(path / "epochs.jsonl"), *_look(path / "result.json"))
+            seen = (*_look(path / "epochs.jsonl"), *_look(path / "result.json"), at_work)
             if child is None or child.seen != seen:
-                child = self._project(store, name, child, counts)
+                child = self._project(store, name, child, at_work, counts)
                 child.seen = seen  # taken before reading: what was written since is seen next time
+        if not at_work and not self._parent_ended:
+            status = self.folder / "status.json"
+            done = status.exists() and read_json(status)["step"] == "done"
+            store.client.set_terminated(self.parent, "FINISHED" if done else "KILLED")
+            self._parent_ended = True
+        going_on = counts["runs"] or any(c.state == "running" for c in self._children.values())
+        if at_work and self._parent_ended and going_on:
+            store.client.update_run(self.parent, status="RUNNING")
+            self._parent_ended = False
         return counts
 
     def folders(self) -> Iterator[str]:
@@ -192,9 +205,7 @@ class Tracker:
                 yield name
             folders.sort()
 
-    def _project(self, store: Store, name: str, child: _Child | None, counts: dict[str, int]) -> _Child:
-        from mlflow.entities import RunTag
-
+    def _project(self, store: Store, name: str, child: _Child | None, at_work: bool, counts: dict[str, int]) -> _Child:
         path, client = self.folder / name, store.client
         result = read_json(path / "result.json") if (path / "result.json").exists() else None
         if child and result and self._is_done(child, result):
@@ -215,11 +226,20 @@ class Tracker:
         if result is not None:
             self._end(store, path, record, child, result)
             counts["ended"] += 1
-        elif child.state != "running":  # a failed run that is tried again
-            client.log_batch(child.id, tags=[RunTag(_ENDED, ""), RunTag("state", "running"), RunTag("reason", "")])
-            client.update_run(child.id, status="RUNNING")
-            child.ended, child.state = "", "running"
+        elif not at_work and child.state != "interrupted":
+            self._mark_open(client, child, "interrupted", "KILLED")
+        elif at_work and child.state != "running":  # it is gone on with
+            self._mark_open(client, child, "running", "RUNNING")
         return child
+
+    @staticmethod
+    def _mark_open(client: MlflowClient, child: _Child, state: str, status: str) -> None:
+        """A run without a result: nothing that followed from an end holds any more."""
+        from mlflow.entities import RunTag
+
+        client.log_batch(child.id, tags=[RunTag(_ENDED, ""), RunTag("state", state), RunTag("reason", "")])
+        client.update_run(child.id, status=status)
+        child.ended, child.state = "", state
 
     def _make_child(
         self, store: Store, name: str, record: dict[str, Any], start: int | None, result: dict[str, Any] | None
@@ -234,9 +254,6 @@ class Tracker:
             tags={**tags, PARENT: self.parent},
             run_name=describe.run_name(record["labels"], self.declared),
         )
-        if self._parent_ended:
-            client.update_run(self.parent, status="RUNNING")
-            self._parent_ended = False
         return _Child(made.info.run_id)
 
     def _end(self, store: Store, path: Path, record: dict[str, Any], child: _Child, result: dict[str, Any]) -> None:

@@ -10,9 +10,11 @@ from marginlab.data.phantom.values import Cxr14Phantom, OaiPhantom
 from marginlab.files import read_json, write_json
 from marginlab.values import to_json
 
-__all__ = ["PHANTOMS", "Cxr14Phantom", "OaiPhantom", "phantom_of", "write"]
+__all__ = ["PHANTOMS", "Cxr14Phantom", "OaiPhantom", "count", "phantom_of", "write"]
 
 MARK = "PHANTOM.json"  # in a rendered folder: so that what is measured on it is labelled, however the folder travelled
+
+COUNTED = 2000  # subjects: a tenth of a second
 
 PHANTOMS: dict[str, OaiPhantom | Cxr14Phantom] = {"oai": OaiPhantom(), "cxr14": Cxr14Phantom()}
 
@@ -33,6 +35,24 @@ def write(
 
         layout_cxr14.write(phantom, folder, told)
     write_json(folder / MARK, to_json(phantom))
+
+
+def count(phantom: OaiPhantom | Cxr14Phantom) -> tuple[int, int]:
+    """How many images a phantom will have: those of the training split (folds included) and of the test split.
+
+    Known before anything is drawn, because the number of visits is; of more than ``COUNTED`` subjects the first speak for all.
+    """
+    if isinstance(phantom, OaiPhantom):
+        from marginlab.data.phantom.layout_oai import images_of
+    else:
+        from marginlab.data.phantom.layout_cxr14 import images_of  # type: ignore[assignment]
+    looked = min(phantom.subjects, COUNTED)
+    images = [0, 0]
+    for index in range(looked):
+        test, taken = images_of(phantom, index)  # type: ignore[arg-type]
+        images[test] += taken
+    train, test_images = (round(n * phantom.subjects / looked) for n in images)
+    return train, test_images
 
 
 def phantom_of(folder: Path | str) -> str | None:

@@ -47,20 +47,34 @@ class Patient:
 def patient(phantom: Cxr14Phantom, index: int) -> Patient:
     """One patient; the same whatever the number of others. Follow-up 0 is the first picture."""
     rng = generator("cxr14 patient", phantom.version, phantom.seed, index)
-    parts = shuffled(generator("cxr14 lists", phantom.version, phantom.seed, index // PARTS), PARTS)
     person = chest(phantom.version, phantom.seed, index)
-    count = 1 + min(MOST_IMAGES - 1, int(-np.log1p(-rng.random()) * MEAN_FOLLOW_UPS))
+    count = _count(rng)
     share = np.concatenate([[0.0], np.sort(rng.random(max(0, count - 2))), [1.0]])[
         :count
     ]  # of the time between the first and the last
     years = share * YEARS * np.sqrt(rng.random())
     return Patient(
         number=index + 1,
-        test=bool(parts[index % PARTS] == 0),
+        test=_test(phantom, index),
         age=float(uniform(rng, 20.0, 80.0)),
         visits=tuple(visit(phantom.version, phantom.seed, index, person, i, float(y)) for i, y in enumerate(years)),
         coloured=tuple(rng.random(count) < COLOURED),
     )
+
+
+def images_of(phantom: Cxr14Phantom, index: int) -> tuple[bool, int]:
+    """Whether a patient is in the official test list, and the number of pictures. Draws no chest."""
+    return _test(phantom, index), _count(generator("cxr14 patient", phantom.version, phantom.seed, index))
+
+
+def _test(phantom: Cxr14Phantom, index: int) -> bool:
+    parts = shuffled(generator("cxr14 lists", phantom.version, phantom.seed, index // PARTS), PARTS)
+    return bool(parts[index % PARTS] == 0)
+
+
+def _count(rng: np.random.Generator) -> int:
+    """The number of pictures: the first that is drawn of a patient."""
+    return 1 + min(MOST_IMAGES - 1, int(-np.log1p(-rng.random()) * MEAN_FOLLOW_UPS))
 
 
 def pictures(phantom: Cxr14Phantom, index: int, person: Patient) -> NDArray[np.uint8]:

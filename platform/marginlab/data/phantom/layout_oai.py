@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from marginlab.data.oai import OAI
 from marginlab.data.phantom.draw import bounded, generator, shuffled, uniform
 from marginlab.data.phantom.knee import SIDES, Knee, Visit, knees
 from marginlab.data.phantom.knee_picture import render
@@ -49,20 +50,14 @@ class Subject:
 def subject(phantom: OaiPhantom, index: int) -> Subject:
     """One participant; the same whatever the number of others. Every fifth, at random within each five, is of site C."""
     rng = generator("oai subject", phantom.version, phantom.seed, index)
-    sites = shuffled(generator("oai sites", phantom.version, phantom.seed, index // len(SITES)), len(SITES))
     start = int(generator("oai ids", phantom.version, phantom.seed).random() * 900_000)
     both = knees(phantom.version, phantom.seed, index)
-    visits = []
-    for months in VISITS:
-        here, lacking, which = rng.random(3)
-        if months == 0 or here < ATTENDANCE:
-            sides = [SIDES[int(which * 2)]] if months and lacking < ONE_SIDED else SIDES
-            visits += [Visit(both[side], side, months) for side in sides]
+    visits = [Visit(both[side], side, months) for months, side in _attended(rng)]
     sex = 1 if rng.random() < 0.42 else 2
     height = 1625.0 + 130.0 * (sex == 1) + 60.0 * bounded(rng, 1)[0]
     return Subject(
         id=str(9_000_000 + (start + 7919 * index) % 900_000),  # 7919 is prime and no divisor: no identifier comes twice
-        site=SITES[sites[index % len(SITES)]],
+        site=_site(phantom, index),
         sex=sex,
         age=float(uniform(rng, 45.0, 80.0)),
         height=float(height),
@@ -70,6 +65,28 @@ def subject(phantom: OaiPhantom, index: int) -> Subject:
         knees=both,
         visits=tuple(visits),
     )
+
+
+def images_of(phantom: OaiPhantom, index: int) -> tuple[bool, int]:
+    """Whether a subject is in the test split (the reader's site C), and its images. Draws no knee."""
+    rng = generator("oai subject", phantom.version, phantom.seed, index)
+    return _site(phantom, index) == OAI.test_site, len(_attended(rng))
+
+
+def _site(phantom: OaiPhantom, index: int) -> str:
+    sites = shuffled(generator("oai sites", phantom.version, phantom.seed, index // len(SITES)), len(SITES))
+    return SITES[sites[index % len(SITES)]]
+
+
+def _attended(rng: np.random.Generator) -> list[tuple[int, str]]:
+    """Month and side of every picture: the first that is drawn of a subject."""
+    taken = []
+    for months in VISITS:
+        here, lacking, which = rng.random(3)
+        if months == 0 or here < ATTENDANCE:
+            sides = [SIDES[int(which * 2)]] if months and lacking < ONE_SIDED else SIDES
+            taken += [(months, side) for side in sides]
+    return taken
 
 
 def pictures(phantom: OaiPhantom, index: int, person: Subject) -> NDArray[np.uint8]:

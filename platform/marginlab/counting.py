@@ -1,0 +1,78 @@
+"""What can be counted before a study has done anything: images of each dataset, trials that a budget pays for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from marginlab.data.packed import PackedDataset
+from marginlab.data.phantom import count
+from marginlab.data.raw import conform
+from marginlab.data.readers import reader as reader_named
+from marginlab.data.splits import FOLDS, with_folds
+from marginlab.study import Dataset, Search
+from marginlab.values import InputError
+from marginlab.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images by what they serve, for a run on fold 0. The other folds are as large, up to one subject's images."""
+
+    train: int
+    validation: int
+    test: int
+    channels: int = 1
+
+    @property
+    def images(self) -> int:
+        return self.train + self.validation + self.test
+
+
+def counts(dataset: Dataset, workspace: Workspace) -> Counts:
+    """From the packed dataset; else from the raw folder's tables; else from the phantom's value. Decodes and writes nothing.
+
+    Raises:
+        InputError: the raw folder cannot be read. It names neither files nor people, whatever the reader had to say.
+    """
+    if workspace.packed(dataset).exists():
+        packed = PackedDataset.open(workspace.packed(dataset))
+        return _of(packed.manifest, packed.channels)
+    raw = workspace.raw(dataset)
+    if dataset.phantom is not None and not raw.exists():
+        train, test = count(dataset.phantom)
+        return Counts(train - train // FOLDS, train // FOLDS, test)
+    try:
+        table = (dataset.reader or reader_named(dataset.name)).read(raw)
+        return _of(with_folds(conform(table.rows, str(raw)), str(raw)), table.channels)
+    except Exception:
+        raise InputError(
+            f"the images of dataset {dataset.name!r} cannot be counted (marginlab prepare names the reason)"
+        ) from None
+
+
+def _of(rows: pl.DataFrame, channels: int) -> Counts:
+    test = int((rows["split"] == "test").sum())
+    validation = int((rows["fold"] == 0).sum())
+    return Counts(len(rows) - test - validation, validation, test, channels)
+
+
+def expected_trials(rules: Search, epochs: int, begun: int = 0) -> float:
+    """Trials that so many epochs of a search's budget pay for, after ``begun`` ones.
+
+    Half of those that may be pruned are taken to be, at the first epoch where that can happen.
+    """
+    whole = max(0, min(rules.pruner_startup_trials - begun, epochs // rules.trial_epochs))
+    return whole + (epochs - whole * rules.trial_epochs) / ((rules.trial_epochs + _pruned_epochs(rules)) / 2)
+
+
+def most_trials(rules: Search) -> int:
+    """Trials of a whole search, were all pruned at once that may be."""
+    whole = min(rules.pruner_startup_trials, rules.epochs_budget // rules.trial_epochs)
+    return whole + (rules.epochs_budget - whole * rules.trial_epochs) // _pruned_epochs(rules)
+
+
+def _pruned_epochs(rules: Search) -> int:
+    """The least that a pruned trial costs."""
+    return min(rules.trial_epochs, rules.pruner_warmup_epochs + 1)

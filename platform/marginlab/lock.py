@@ -1,0 +1,66 @@
+"""Locks that a crash cannot leave behind: the kernel holds them for as long as their process lives."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Held(RuntimeError):
+    """Somebody else has the lock. ``holder`` is what they wrote into it: pid, host, since (seconds since 1970)."""
+
+    def __init__(self, holder: dict[str, Any]) -> None:
+        super().__init__(f"held by process {holder.get('pid', '?')} on {holder.get('host', '?')}")
+        self.holder = holder
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a file, which stays behind, empty of meaning, when it is given back.
+
+    Raises:
+        Held: another process has it (never with ``wait``).
+        OSError: the file system has no locks, or cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as f:
+        for last in (False, False, True):
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                break
+            except OSError as e:
+                if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+                if last:
+                    raise Held(_holder(path)) from None
+            time.sleep(0.05)  # somebody may just be looking (held)
+        f.truncate(0)
+        f.write(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}))
+        f.flush()
+        yield
+
+
+def held(path: Path) -> bool:
+    """Whether some process has the lock."""
+    try:
+        with path.open() as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError as e:
+        return e.errno in (errno.EWOULDBLOCK, errno.EACCES)
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,80 @@
+"""Killed at every epoch's end and at random moments, moved, stopped: the study ends as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marginlab.declaration import load_study
+from marginlab.results import Results
+from tests.cluster import studies
+from tests.cluster.driving import Driver, run_here, step, story, trained
+
+SEED = 20221107  # of the random moments
+
+
+@pytest.mark.kills
+def test_killed_at_the_end_of_every_epoch_and_moved_on_the_way(quiet: Any, home: Path) -> None:
+    workspace = home / "epochs"
+    for epochs in range(1, quiet["epochs"] + 1):
+        driver = Driver("killed", workspace, home)
+        assert driver.until(lambda: trained(driver.folder) >= epochs)  # noqa: B023
+        driver.kill()
+        if epochs == 3:
+            workspace = workspace.rename(home / "moved")
+    for at in ("tracking", "report"):
+        driver = Driver("killed", workspace, home)
+        assert driver.until(lambda: step(driver.folder) == at)  # noqa: B023
+        driver.kill()
+    last = Driver("killed", workspace, home)
+    last.end()
+    assert story(last.folder) == quiet["story"]
+
+
+@pytest.mark.kills
+def test_killed_at_ten_random_moments(quiet: Any, home: Path) -> None:
+    rng = random.Random(SEED)
+    workspace = home / "random"
+    for _ in range(10):
+        driver = Driver("killed", workspace, home)
+        moment = time.monotonic() + rng.uniform(0.2, 0.6) * quiet["seconds"]
+        if not driver.until(lambda: time.monotonic() > moment):  # noqa: B023
+            workspace = workspace.rename(home / f"random-{rng.random()}")  # it came to its end: the next one is another
+            continue
+        driver.kill()
+    driver = Driver("killed", workspace, home)
+    driver.end()
+    assert story(driver.folder) == quiet["story"]
+
+
+def test_a_lost_trial_registrar_or_worker_costs_its_epoch_alone(quiet: Any, home: Path) -> None:
+    driver = Driver("killed", home / "lost", home)
+    for kind, epochs, title in (
+        ("trial", 1, "ray::ImplicitFunc"),
+        ("trial", 3, "ray::Registrar"),
+        ("confirmation", 1, "ray::RayTrainWorker"),
+    ):
+        assert driver.until(lambda: trained(driver.folder, kind) >= epochs)  # noqa: B023
+        (victim,) = driver.workers(title)
+        os.kill(victim, signal.SIGKILL)
+    driver.end()
+    assert story(driver.folder) == quiet["story"]
+
+
+def test_trials_that_raise_give_nan_or_run_out_of_memory_are_failed_with_their_reason(
+    ray_here: None, home: Path
+) -> None:
+    study = load_study(f"{Path(studies.__file__)}:faulty")
+    outcome = run_here(study, home / "faulty")
+    search = Results.open(outcome.folder).searches["oai/faulty/r0"]
+    assert (search["complete"], search["failed"], search["epochs"]) == (1, 3, 4)
+    raised, nan, memory = search["failures"].values()
+    assert raised == "ValueError: a fault of the loss"
+    assert nan.startswith("The loss was nan in epoch 1: try a lower learning rate")
+    assert "RuntimeError" in memory and "allocate" in memory
