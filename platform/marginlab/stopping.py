@@ -32,7 +32,7 @@ def clear(study_folder: Path) -> None:
 
 @contextmanager
 def gracefully(study_folder: Path, training: Callable[[], bool], say: Callable[[str], None]) -> Iterator[None]:
-    """For the length of the block the first Ctrl-C (or SIGTERM) asks the study to stop, the second one stops it at once.
+    """For the length of the block the first Ctrl-C asks the study to stop, the second one stops it at once.
 
     ``training``: whether epochs are in progress; while none are, the first one stops at once. Main thread only.
     """
@@ -48,9 +48,8 @@ def gracefully(study_folder: Path, training: Callable[[], bool], say: Callable[[
             "Stopping: the epochs in progress end first. Once more (Ctrl-C) stops at once, and loses those epochs alone."
         )
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, before)

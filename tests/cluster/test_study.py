@@ -104,7 +104,7 @@ def agree_with_mlflow(folder: Path, workspace: Path) -> None:
 def test_every_state_is_the_same_everywhere(inline: Any, home: Path) -> None:
     outcome, steps, troubles = inline
     assert troubles == []
-    assert steps == ["phantoms", "prepare", "ray", "search", "confirmation", "tracking", "report", "done"]
+    assert steps == ["phantoms", "prepare", "ray", "estimate", "search", "confirmation", "tracking", "report", "done"]
     trials = agree_with_optuna(outcome.folder)
     agree_with_mlflow(outcome.folder, home)
     states = {s: sum(t.state == s for t in trials.values()) for s in STATES.values()}

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 import requests
 
-from marginlab.tracking import Tracker, TrackingAway, projector
+from marginlab.files import write_json
+from marginlab.tracking import Tracker, TrackingAway, connect, projector
 from marginlab.tracking.store import Store
 from marginlab.values import InputError
 
@@ -33,6 +34,31 @@ def test_a_run_is_followed_epoch_by_epoch_by_trackers_that_take_turns(place):
     assert place.points() == place.expected(trial)
     assert place.run(trial).info.status == "RUNNING"
     assert len(place.sql("SELECT 1 FROM runs")) == 2  # the study's and the trial's
+
+
+def test_runs_of_a_process_that_was_killed_are_reconciled(place):
+    done, open_ = place.trial(0).train(2), place.trial(1).train(1)
+    done.recorder.finish("complete")
+    tracker_of(place).sync()
+    assert place.run(open_).info.status == "RUNNING"
+    tracker_of(place).sync(at_work=False)
+    assert study_run(place).info.status == "KILLED"
+    assert (place.run(open_).info.status, place.run(open_).data.tags["state"]) == ("KILLED", "interrupted")
+    assert place.run(done).info.status == "FINISHED"
+    open_.train(1)
+    tracker_of(place).sync()  # somebody goes on with it
+    assert study_run(place).info.status == place.run(open_).info.status == "RUNNING"
+    open_.recorder.finish("complete")
+    write_json(place.study / "status.json", {"step": "done"})
+    tracker_of(place).sync(at_work=False)
+    assert study_run(place).info.status == place.run(open_).info.status == "FINISHED"
+    assert [p for p in place.points() if p[1] != "best/val_map"] == place.expected(done, open_)
+
+
+def study_run(place):
+    client = connect(place.workspace).client
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.kind = 'study'")
+    return run
 
 
 def test_many_rows_go_in_batches(place, monkeypatch):
