@@ -133,7 +133,8 @@ def test_a_study_may_grow_but_not_change(tmp_path: Any) -> None:
     assert read_plan(tmp_path) == a_plan()
     other_space = dataclasses.replace(FIXED, space={"margin.epsilon": uniform(0.05, 0.9)})
     with pytest.raises(
-        InputError, match=r"(?s)arm ada/fixed: space.margin.epsilon.high: was 0.6, is 0.9.*new name, or begin it anew .* --fresh"
+        InputError,
+        match=r"(?s)arm ada/fixed: space.margin.epsilon.high: was 0.6, is 0.9.*new name, or begin it anew .* --fresh",
     ):
         declare(tmp_path, a_plan(arms=[AUTO, other_space]))
     with pytest.raises(InputError, match="comparison.margin: was 0.01, is 0.02"):
