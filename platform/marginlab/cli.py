@@ -108,6 +108,9 @@ def plan(
     workspace: WorkspaceOption = HERE,
     cpus: Annotated[int | None, typer.Option(help="Plan for this many CPUs instead of this machine's.")] = None,
     gpus: Annotated[int | None, typer.Option(help="Plan for this many GPUs instead of this machine's.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Plan for what this Ray cluster has, such as head:6379, or can grow to.")
+    ] = None,
 ) -> None:
     """Lay out what a study will do, or has left to do, and how long it takes, without doing any of it.
 
@@ -121,7 +124,7 @@ def plan(
     loaded = load_study(study)
     space = _space(workspace)
     space.check_sources(loaded)
-    available = _resources(cpus, gpus)
+    available = _resources(cpus, gpus, address)
     preflight(loaded, available)
     laid_out, folder = planned(loaded, space), space.study(loaded.name)
     refuse_changes(folder, laid_out)
@@ -129,7 +132,14 @@ def plan(
     _next(f"marginlab run {study} --workspace {workspace}")
 
 
-def _resources(cpus: int | None, gpus: int | None) -> dict[str, float]:
+def _resources(cpus: int | None, gpus: int | None, address: str | None) -> dict[str, float]:
+    if address is not None:
+        from marginlab.cluster.session import cluster_resources, session
+
+        with session(address):
+            there = cluster_resources()
+        given = {"CPU": cpus, "GPU": gpus}
+        return {**there, **{name: float(n) for name, n in given.items() if n is not None}}
     if gpus is None:
         import torch
 

@@ -21,6 +21,7 @@ import ray
 from optuna.trial import TrialState
 from ray.util import placement_group_table
 
+from marginlab.cli import main
 from marginlab.files import read_json
 from marginlab.replay import find_data, find_run, replay, summary
 from marginlab.results import Results
@@ -225,6 +226,14 @@ def submit(ray_here: None, home: Path) -> Callable[[str], str]:
         return out.stdout
 
     return submitted
+
+
+def test_a_plan_is_made_for_what_a_cluster_has(inline: Any, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = ray.get_runtime_context().gcs_address
+    main_of = [f"{Path(studies.__file__)}:inline", "--workspace", str(home), "--address", address]
+    with pytest.raises(SystemExit) as end:
+        main(["plan", *main_of])
+    assert end.value.code == 0 and "of 3 CPUs" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_job_runs_the_demos_smallest_form(submit: Callable[[str], str], home: Path) -> None:

@@ -10,6 +10,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # results and ends reach the driver on this poll; the default is 2 s
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    # One process less per worker group: runs keep a checkpoint of every epoch, and need no warning before their node goes.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the command line draws progress itself
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
