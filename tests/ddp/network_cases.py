@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from marginlab.executing import execute
-from marginlab.networks import ResNet18
+from marginlab.networks import MirrorAttention, ResNet18, SelfAttention, SmallNetwork
 from marginlab.training import TrainingFailed, fit
 from marginlab.values import value
-from tests.tiny import Keep, tiny_data, tiny_run
+from tests.tiny import TRAINING, Keep, tiny_data, tiny_run
 
 
 class _Frozen(nn.Module):
@@ -33,18 +33,29 @@ class _Frozen(nn.Module):
 
 
 @value
-class FrozenResNet18:
+class Frozen:
+    """Another network, with its batch normalisation frozen."""
+
+    network: Any
+
     def build(self, channels: int) -> nn.Module:
-        return _Frozen(ResNet18(dim=16).build(channels))
+        return _Frozen(self.network.build(channels))
+
+
+NETWORKS: dict[str, Any] = {
+    "small": TRAINING.network,
+    "resnet": Frozen(ResNet18(dim=16)),
+    "mirror": MirrorAttention(SmallNetwork(width=16), dim=16),
+    "self": SelfAttention(SmallNetwork(width=16)),
+    "mirror resnet": Frozen(MirrorAttention(ResNet18(), reduction=8)),
+}
 
 
 def trained(network: str) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Rows (on rank 0) and the final weights (rank 0) of a short training."""
-    changes: dict[str, Any] = {"epochs": 2}
-    if network == "resnet":
-        changes |= {"network": FrozenResNet18(), "epochs": 1}
     seen = Keep()
-    fit(tiny_run(**changes), tiny_data(), seen, device="cpu")
+    epochs = 1 if "resnet" in network else 2
+    fit(tiny_run(network=NETWORKS[network], epochs=epochs), tiny_data(), seen, device="cpu")
     return seen.rows, ({k: v.numpy() for k, v in seen.states[-1].items()} if seen.states else {})
 
 

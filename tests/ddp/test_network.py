@@ -8,7 +8,7 @@ import pytest
 from ranks import Ranks
 
 
-@pytest.mark.parametrize("network", ["small", "resnet"])
+@pytest.mark.parametrize("network", network_cases.NETWORKS)
 def test_two_ranks_train_what_one_process_trains(ranks: Ranks, network: str) -> None:
     rows, weights = network_cases.trained(network)
     (got_rows, got_weights), (other_rows, _) = ranks.run(network_cases.trained, network)
@@ -29,10 +29,8 @@ def test_two_ranks_train_what_one_process_trains(ranks: Ranks, network: str) -> 
 
 def _initial(network: str) -> dict[str, np.ndarray]:
     from marginlab.networks import build_seeded
-    from tests.tiny import TRAINING
 
-    value = network_cases.FrozenResNet18() if network == "resnet" else TRAINING.network
-    state = build_seeded(value, 1, 1).state_dict()
+    state = build_seeded(network_cases.NETWORKS[network], 1, 1).state_dict()
     return {f"network/{k}": v.numpy() for k, v in state.items() if v.dtype.is_floating_point}
 
 

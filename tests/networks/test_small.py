@@ -65,8 +65,8 @@ def test_a_built_network_pickles():
 
 def test_building_it_imports_torch_and_numpy_alone():
     code = (
-        "import sys; from marginlab.networks import SmallNetwork, ResNet18, build_seeded; import marginlab.augment, "
-        "marginlab.retrieval, marginlab.data.sampler; ResNet18(); build_seeded(SmallNetwork(), 1, 0); "
+        "import sys; from marginlab.networks import *; import marginlab.augment, marginlab.retrieval, marginlab.data.sampler; "
+        "ResNet18(); DenseNet121(); build_seeded(SmallNetwork(), 1, 0); build_seeded(MirrorAttention(), 1, 0); "
         "heavy = {'monai', 'mlflow', 'ray', 'polars', 'pydantic', 'scipy', 'optuna'} & set(sys.modules); assert not heavy, heavy"
     )
     path = str(Path(marginlab.__file__).parents[1])

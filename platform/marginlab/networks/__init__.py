@@ -7,10 +7,28 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from marginlab.networks.attention import MirrorAttention, SelfAttention
+from marginlab.networks.densenet import DenseNet121
+from marginlab.networks.pooling import Gem, GemPooling
 from marginlab.networks.resnet import ResNet18
 from marginlab.networks.small import SmallNetwork, Unit
+from marginlab.networks.trunk import Backbone, Trunk
 
-__all__ = ["Network", "ResNet18", "SmallNetwork", "Unit", "build_seeded", "normalises_by_batch"]
+__all__ = [
+    "Backbone",
+    "DenseNet121",
+    "Gem",
+    "GemPooling",
+    "MirrorAttention",
+    "Network",
+    "ResNet18",
+    "SelfAttention",
+    "SmallNetwork",
+    "Trunk",
+    "Unit",
+    "build_seeded",
+    "normalises_by_batch",
+]
 
 
 class Network(Protocol):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marginlab import distributed
+from marginlab.networks.trunk import Trunk
 from marginlab.values import InputError, value
 
 GROUPS = 8  # of channels, for GroupNorm
@@ -70,16 +73,33 @@ class SmallNetwork:
     def build(self, channels: int) -> nn.Module:
         """A module from float [B, channels, H, W] to unit float32 [B, dim], initialised from torch's current RNG."""
         return nn.Sequential(
-            *_layer(channels, self.width // 2, kernel=5),
-            *_layer(self.width // 2, self.width, kernel=3),
-            *_layer(self.width, 2 * self.width, kernel=3),
-            *_layer(2 * self.width, 4 * self.width, kernel=3),
+            *self._layers(channels),
             nn.AdaptiveAvgPool2d(GRID),
             nn.Flatten(),
             nn.Linear(4 * self.width * GRID**2, self.dim, bias=False),  # the centre would take a bias away again
             Centre(self.dim),
             Unit(),
         )
+
+    def trunk(self, channels: int) -> Trunk:
+        """[B, channels, H, W] to [B, 4 width, H / 16, W / 16], rounded up."""
+        return Trunk(nn.Sequential(*self._layers(channels)), 4 * self.width, _norm, _finish)
+
+    def _layers(self, channels: int) -> list[nn.Module]:
+        return [
+            *_layer(channels, self.width // 2, kernel=5),
+            *_layer(self.width // 2, self.width, kernel=3),
+            *_layer(self.width, 2 * self.width, kernel=3),
+            *_layer(2 * self.width, 4 * self.width, kernel=3),
+        ]
+
+
+def _norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+
+
+def _finish(dim: int) -> nn.Module:
+    return nn.Sequential(Centre(dim), Unit())
 
 
 def _layer(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:

@@ -1,0 +1,71 @@
+"""Published weights from a local file: checked by SHA-256, read without executing anything, loaded wholly or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from marginlab.values import InputError
+
+
+def check_weights(owner: str, weights: str | None, sha256: str | None) -> None:
+    if weights is not None and sha256 is None:
+        raise InputError(
+            f"{owner}.weights is {weights!r} without its sha256: a path does not say what is in the file. Add "
+            "sha256='...', as printed by `sha256sum`."
+        )
+
+
+def read_weights(owner: str, path: str, sha256: str) -> Mapping[str, Tensor]:
+    """The state dict in a file whose SHA-256 is as expected. Nothing in the file is executed."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(
+            f"{owner}.weights: there is no file {path!r} on this machine; put it where every worker sees it."
+        )
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256.strip().lower():
+        raise InputError(
+            f"{owner}.weights: {path!r} has SHA-256 {found}, not the expected {sha256}: it is another file."
+        )
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise InputError(f"{owner}.weights: {path!r} is not a file of tensors that torch can read safely: {e}") from e
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{owner}.weights: {path!r} is not a state dict, a mapping from parameter names to tensors.")
+    return state
+
+
+def load_all_but(
+    backbone: nn.Module, state: Mapping[str, Tensor], source: str, *, owner: str, kind: str, head: str, first: str
+) -> None:
+    """Copy a state dict's weights, all but the head (by its names' start) and a first convolution for other channels.
+
+    Every other parameter must be there with its shape, and nothing else: a partly loaded network trains, badly.
+    """
+    own = backbone.state_dict()
+    fresh = {k for k in own if k.startswith(head)}
+    if first in state and state[first].shape[1] != own[first].shape[1]:
+        fresh.add(first)
+    given = {k: v for k, v in state.items() if k not in fresh and not k.startswith(head)}
+    needed = {k for k in own if k not in fresh}
+    counters = {k for k in needed if k.endswith("num_batches_tracked")}  # torchvision's older files lack them
+    missing, surplus = needed - counters - set(given), set(given) - needed
+    misshapen = {k for k in needed & set(given) if own[k].shape != given[k].shape}
+    faults = {"misses": missing, "has the unknown": surplus, "has other shapes for": misshapen}
+    told = [f"{what} {_some(keys)}" for what, keys in faults.items() if keys]
+    if told:
+        raise InputError(f"{owner}.weights: {source!r} is not {kind}: it {'; it '.join(told)}.")
+    backbone.load_state_dict({**own, **given})
+
+
+def _some(keys: set[str]) -> str:
+    names = sorted(keys)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
