@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score
 
-from marginlab.scores import ensemble_scores, long_scores, split_metric
+from marginlab.scores import GROUPS, WORST, ensemble_scores, group_scores, long_scores, split_metric, worst_queries
 from marginlab.values import InputError
+from tests.retrieval.oracle import from_order
 
 
 def subjects(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -90,4 +91,31 @@ def test_figures_become_rows():
     assert list(long_scores({"test/map": 0.1, "test/map_12m": 0.3})) == [
         {"metric": "test/map", "horizon": None, "value": 0.1},
         {"metric": "test/map", "horizon": 12, "value": 0.3},
+    ]
+
+
+def test_figures_of_groups_count_what_has_no_match():
+    ranking = from_order("+-+-", "--", "-+", "++")
+    queries = pl.DataFrame({"view": ["AP", "PA", "PA", None], "months": [11.9, 24.0, 12.2, None]})
+    found = group_scores(ranking, queries, ["map", "cmc_1"])
+    assert dict(found.schema) == GROUPS
+    assert found.filter(pl.col("metric") == "map").select("by", "group", "queries", "unmatched", "value").rows() == [
+        (None, None, 4, 1, pytest.approx((5 / 6 + 1 / 2 + 1) / 3)),
+        ("view", "AP", 1, 0, pytest.approx(5 / 6)),
+        ("view", "PA", 2, 1, pytest.approx(1 / 2)),
+        ("view", None, 1, 0, 1.0),
+        ("months", "12", 2, 0, pytest.approx((5 / 6 + 1 / 2) / 2)),
+        ("months", "24", 1, 1, None),
+        ("months", None, 1, 0, 1.0),
+    ]
+
+
+def test_the_worst_queries_are_packed_rows():
+    ranking = from_order("+-+-", "--", "-+", "++")
+    found = worst_queries(ranking, np.array([10, 11, 12, 13]), np.array([50, 51, 52, 53]), n=3)
+    assert dict(found.schema) == WORST
+    assert found.rows() == [
+        (12, 0.5, 50, 1, 51, 2),
+        (10, pytest.approx(5 / 6), 51, 2, 50, 1),
+        (13, 1.0, None, None, 50, 1),
     ]

@@ -1,19 +1,36 @@
-"""Test figures: what their names say, and those of several fold models that answer as one ensemble."""
+"""Test figures: what their names say, those of several fold models that answer as one ensemble, and those of groups."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from marginlab.data.subset import Subset
-from marginlab.retrieval import concatenate, protocol_scores
+from marginlab.retrieval import METRICS, Figures, Ranking, concatenate, protocol_scores
 from marginlab.runs import read_embeddings
+from marginlab.stored import visits
 from marginlab.values import InputError
 
+GROUPS = {
+    "by": pl.String,  # the column; null: all queries
+    "group": pl.String,  # its value; null: the queries that have none
+    "queries": pl.Int64,
+    "unmatched": pl.Int64,  # of them: no match in the gallery, so in no mean
+    "metric": pl.String,
+    "value": pl.Float64,  # null where no query has a match
+}
+WORST: dict[str, type[pl.DataType]] = {
+    "query": pl.Int64,  # packed rows
+    "value": pl.Float64,
+    "wrong": pl.Int64,  # the nearest wrong answer; null where all that competed were right
+    "wrong_rank": pl.Int64,
+    "right": pl.Int64,
+    "right_rank": pl.Int64,
+}
 _HORIZON = re.compile(r"(?P<metric>.+)_(?P<months>\d+)m")
 
 
@@ -30,13 +47,11 @@ def ensemble_scores(frames: list[pl.DataFrame]) -> dict[str, float]:
             "Test embeddings of one seed's folds are of different images: delete the seed's run folders and run again."
         )
     label, months = (first[name].to_numpy().copy() for name in ("label", "months"))
-    unknown = np.isnan(months)
-    visits = np.stack([label, np.where(unknown, -1.0 - np.arange(len(months)), months)], axis=1)
     subset = Subset(
         pixels=np.empty((0, 0, 0, 0), dtype=np.uint8),
         rows=first["row"].to_numpy().copy(),
         label=label,
-        visit=np.unique(visits, axis=0, return_inverse=True)[1].reshape(-1),
+        visit=visits(label, months),
         months=months,
         gallery=months == 0,
         query=months > 0,
@@ -55,3 +70,54 @@ def split_metric(name: str) -> tuple[str, int | None]:
     """``test/map_12m`` to ``("test/map", 12)``; a name without months to itself and None (all queries)."""
     found = _HORIZON.fullmatch(name)
     return (found["metric"], int(found["months"])) if found else (name, None)
+
+
+def group_scores(ranking: Ranking, queries: pl.DataFrame, metrics: Sequence[str] = METRICS) -> pl.DataFrame:
+    """The figures of all queries, and by each column of ``queries``: view, side, grade, horizon, whatever has few values.
+
+    Args:
+        queries: one row per query of the ranking, such as the manifest's rows of them. Months are rounded.
+
+    Returns:
+        One row per group and metric (:data:`GROUPS`).
+    """
+    found: list[tuple[str | None, Figures]] = [(None, ranking.figures(metrics))]
+    for name in queries.columns:
+        column = queries[name]
+        values = column.round().to_list() if column.dtype.is_float() else column.to_list()
+        found += [(name, figures) for figures in ranking.by(values, metrics)]
+    rows = [
+        {
+            "by": name,
+            "group": None if f.group is None else f"{f.group:g}" if isinstance(f.group, float) else str(f.group),
+            "queries": f.queries,
+            "unmatched": f.unmatched,
+            "metric": metric,
+            "value": None if np.isnan(value) else value,
+        }
+        for name, f in found
+        for metric, value in f.means.items()
+    ]
+    return pl.DataFrame(rows, schema=GROUPS)
+
+
+def worst_queries(
+    ranking: Ranking, query_rows: np.ndarray, gallery_rows: np.ndarray, n: int = 10, metric: str = "map"
+) -> pl.DataFrame:
+    """The queries of the lowest figure with their first wrong and first right match (:data:`WORST`), lowest first.
+
+    Args:
+        query_rows, gallery_rows: the packed dataset's row of each query and gallery item.
+    """
+    rows = [
+        (
+            int(query_rows[w.query]),
+            w.value,
+            None if w.wrong is None else int(gallery_rows[w.wrong]),
+            w.wrong_rank,
+            int(gallery_rows[w.right]),
+            w.right_rank,
+        )
+        for w in ranking.worst(n, metric)
+    ]
+    return pl.DataFrame(rows, schema=WORST, orient="row")

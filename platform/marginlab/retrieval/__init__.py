@@ -1,0 +1,21 @@
+"""Retrieval: exact rankings of a gallery, and the figures that derive from them. Torch and numpy alone.
+
+:class:`Ranking` is the one object; ``ranking`` makes it from embeddings in memory (``blocks``) or from a gallery that comes
+in parts (``streaming``). ``protocol`` has the published protocols.
+"""
+
+from marginlab.retrieval.embeddings import Embeddings, concatenate, unit
+from marginlab.retrieval.protocol import protocol_scores, validation_scores
+from marginlab.retrieval.ranking import METRICS, Figures, Ranking, Worst
+
+__all__ = [
+    "METRICS",
+    "Embeddings",
+    "Figures",
+    "Ranking",
+    "Worst",
+    "concatenate",
+    "protocol_scores",
+    "unit",
+    "validation_scores",
+]
