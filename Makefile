@@ -30,7 +30,7 @@ demo: install ## a whole study on synthetic knees, on this machine: search, conf
 install: $(INSTALLED) ## make the virtual environment and install the locked versions (done once)
 
 test: install ## the tests; every skipped one is listed with its reason (PYTEST_ARGS="-k margins" for some)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not kills" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not kills" $(PYTEST_ARGS)
 
 test-kills: install ## a study on Ray killed at the end of every epoch and at ten random moments (about ten minutes)
 	$(BIN)/python -m pytest -m kills tests/cluster $(PYTEST_ARGS)

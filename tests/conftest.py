@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 TOGETHER = ("cluster", "ddp", "tracking")  # folders whose tests share one Ray, one pair of ranks, one MLflow
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        folder = Path(item.path).parent.name
-        if folder in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(folder))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFixture(LoadScopeScheduling):
+        """Deals whole files, and whole folders of ``TOGETHER``, in their order: the cluster's tests, the longest, begin first."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::")[0].split("/")
+            return path[1] if path[1] in TOGETHER else path[-1]
+
+    config.option.loadscopereorder = False
+    return ByFixture(config, log)

@@ -82,7 +82,7 @@ class Faulty:
     """AdaTriplet that can be made to fail in its first step."""
 
     fault: str = "none"
-    slots: ClassVar[tuple[str, ...]] = AdaTriplet.slots
+    slots: ClassVar[tuple[str, ...]] = ("epsilon", "beta")
 
     def __call__(self, pairs: Pairs, margin: Margin) -> LossTerms:
         if self.fault == "raises":
