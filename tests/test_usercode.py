@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from marginlab.augment import Augment
 from marginlab.losses import LossTerms
-from marginlab.margins import FixedMargin
+from marginlab.margins import NoMargin
 from marginlab.networks import SmallNetwork
 from marginlab.study import Arm, Comparison, Dataset, Search, Study
 from marginlab.training import Training
@@ -43,7 +43,7 @@ class Pull:
 
 
 training = Training(
-    loss=Pull(0.5), margin=FixedMargin(), network=SmallNetwork(width=16, dim=16), augment=Augment(crop=32), batch_size=32
+    loss=Pull(0.5), margin=NoMargin(), network=SmallNetwork(width=16, dim=16), augment=Augment(crop=32), batch_size=32
 )
 study = Study("own", [Dataset("oai", root="r", size=36)], [Arm("pull", training)], Search(epochs_budget=BUDGET, max_epochs=2))
 '''

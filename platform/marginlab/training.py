@@ -23,7 +23,7 @@ from marginlab.clock import Clock
 from marginlab.data.sampler import batches
 from marginlab.data.subset import Data, Subset
 from marginlab.losses import AdaTriplet, Pairs
-from marginlab.margins import AutoMargin, Margin, Statistics, fits
+from marginlab.margins import AutoMargin, Margin, Statistics, fits, observe
 from marginlab.networks import SmallNetwork, build_seeded
 from marginlab.retrieval import validation_scores
 from marginlab.values import InputError, fingerprint, stable_seed, value
@@ -82,7 +82,7 @@ class State:
     epoch: int
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    margin: Margin  # of the next epoch
+    margin: Margin  # of the next batch, with what the policy remembers
     embeddings: Tensor  # [n, D] float32 on the CPU, of the validation images
     subset: Subset  # the validation images
 
@@ -94,7 +94,7 @@ class State:
         out = {f"network/{k}": v for k, v in self.weights().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             out |= {f"optimizer/{index}/{name}": torch.as_tensor(v) for name, v in slots.items()}
-        out |= {"margin/epsilon": self.margin.epsilon, "margin/beta": self.margin.beta}
+        out |= {f"margin/{name}": x for name, x in self.margin.tensors().items()}
         out["epoch"] = torch.tensor(self.epoch)
         return out
 
@@ -130,7 +130,7 @@ def fit(
     else:
         margin, done = trainer.restore(resume)
     for epoch in range(done + 1, run.training.epochs + 1):
-        metrics, statistics = trainer.train_epoch(epoch, margin)
+        metrics, statistics, margin = trainer.train_epoch(epoch, margin)
         margin = run.training.margin.after_epoch(margin, statistics)
         if not trainer.report(report, epoch, metrics, margin):
             return
@@ -156,7 +156,7 @@ class _Trainer:
         self.clock = Clock(device)
 
     def restore(self, tensors: dict[str, Tensor]) -> tuple[Margin, int]:
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "margin": {}}
         for key, tensor in tensors.items():
             head, _, rest = key.partition("/")
             if head in parts:
@@ -167,9 +167,13 @@ class _Trainer:
             index, name = key.split("/")
             state.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        return Margin(tensors["margin/epsilon"], tensors["margin/beta"]), int(tensors["epoch"])
+        margin = parts["margin"]
+        return Margin(margin.pop("epsilon"), margin.pop("beta"), margin), int(tensors["epoch"])
 
-    def train_epoch(self, epoch: int, margin: Margin) -> tuple[dict[str, float], Statistics]:
+    def train_epoch(self, epoch: int, margin: Margin) -> tuple[dict[str, float], Statistics, Margin]:
+        """The epoch's metrics and statistics, and the margin after its last batch: the one given, unless the policy has
+        ``after_batch``. The metrics have the margin of the last batch.
+        """
         began = time.perf_counter()
         t, train, world, rank = self.training, self.data.train, distributed.world(), distributed.rank()
         seed = self.run.seed
@@ -186,6 +190,9 @@ class _Trainer:
         share = slice(rank * plan.shape[1], (rank + 1) * plan.shape[1])
         sums: dict[str, Tensor] = {}
         statistics: Statistics | None = None
+        after_batch = getattr(t.margin, "after_batch", None)
+        if after_batch:  # now, not in a step: a copy to a GPU makes the host wait
+            margin = margin.to(self.device)
         self.network.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(stable_seed(seed, "epoch", epoch, rank))  # for networks with dropout
@@ -201,7 +208,8 @@ class _Trainer:
                 with self.clock.step("loss"):
                     pairs = Pairs.of(embeddings, labels[step], max_positives=t.per_identity - 1)
                     terms = t.loss(pairs, margin)
-                    found = Statistics.of(pairs)
+                    found = observe(t.margin, pairs, margin)
+                    trained, margin = margin, after_batch(margin, found) if after_batch else margin
                     statistics = found if statistics is None else statistics.add(found)
                 with self.clock.step("backward"):
                     self.optimizer.zero_grad(set_to_none=True)
@@ -225,11 +233,11 @@ class _Trainer:
         metrics |= {
             "train/sim_positive": float(statistics.pos_mean),
             "train/sim_negative": float(statistics.neg_mean),
-            **{f"margin/{slot}": float(getattr(margin, slot)) for slot in t.margin.sets},
+            **{f"margin/{slot}": float(trained[slot]) for slot in t.margin.sets},
             "train/lr": self.optimizer.param_groups[0]["lr"],
             "time/images_per_s": len(plan) * t.batch_size / elapsed,
         }
-        return metrics, statistics
+        return metrics, statistics, margin
 
     def report(self, report: Report, epoch: int, metrics: dict[str, float], margin: Margin) -> bool:
         validation = self.data.validation
