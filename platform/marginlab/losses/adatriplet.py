@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from marginlab.losses.pairs import LossTerms, Pairs, linear
-from marginlab.losses.triplet import check_mining, triplet_sums
+from marginlab.losses.triplet import check_mining, smooth_sums, triplet_sums
 from marginlab.values import InputError, value
 
 if TYPE_CHECKING:
     from marginlab.margins import Margin
+
+PAIR = {
+    "hinge": "sim_an - beta",
+    "lse": "log(1 + exp(sim_an - beta)), the code's LogSumExpLoss",
+}
 
 
 @value
@@ -24,29 +30,59 @@ class AdaTriplet:
     pairs come from all triplets, mined or not: one exists if a or n has a positive
     (:attr:`~marginlab.losses.Pairs.negative_pairs`). Under semihard mining the hardest triplets (gap <= 0) are
     therefore acted on by the second mean alone.
+
+    Options that the authors' code has:
+
+    - ``smooth``: softplus(sim_an - sim_ap + epsilon) for the hinge of the triplet term, mean over all mined triplets.
+    - ``pair="lse"``: the mean of log(1 + exp(sim_an - beta)) over the same pairs. The released code forgets the softplus
+      where there is but one pair; here one pair is a pair like others.
+    - ``pull``: above 0, reads the slot beta_p and adds pull * mean over the unordered positive pairs with sim_ap <= beta_p of (beta_p - sim_ap), or
+      its softplus with "lse" (``automargin_mode: add-ap``). The released code then doubles the negative term wherever both
+      sets have a pair, and drops the positive pairs of a batch that has no negative; here neither.
     """
 
     lam: float = 1.0
     mining: str = "semihard"
-    slots: ClassVar[tuple[str, ...]] = ("epsilon", "beta")
+    smooth: bool = False
+    pair: str = "hinge"
+    pull: float = 0.0
 
     def check(self) -> None:
         check_mining("AdaTriplet", self.mining)
         if self.lam < 0:
             raise InputError(f"AdaTriplet.lam must be 0 or more, not {self.lam}: it would pull negatives together.")
+        if self.pair not in PAIR:
+            kinds = "; ".join(f"{k}: {v}" for k, v in PAIR.items())
+            raise InputError(f"AdaTriplet.pair cannot be {self.pair!r}; choose one of {kinds}.")
+        if self.pull < 0:
+            raise InputError(f"AdaTriplet.pull must be 0 or more, not {self.pull}: it would push positives apart.")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("epsilon", "beta", "beta_p") if self.pull else ("epsilon", "beta")
 
     def __call__(self, pairs: Pairs, margin: Margin) -> LossTerms:
-        sums = torch.cat([triplet_sums(pairs, margin.epsilon, self.mining), pair_sums(pairs, margin.beta)])
-        loss, active, excess, close = pairs.total(sums).unbind()
+        lse = self.pair == "lse"
+        triplets = smooth_sums if self.smooth else triplet_sums
+        push = soft_pair_sums if lse else pair_sums
+        sums = [triplets(pairs, margin.epsilon, self.mining), push(pairs, margin.beta)]
+        if self.pull:
+            sums.append(positive_sums(pairs, margin["beta_p"], lse))
+        loss, active, excess, close, *pulled = pairs.total(torch.cat(sums)).unbind()
         triplet, pair = pairs.mean(loss, active), pairs.mean(excess, close)
-        return LossTerms(
-            total=triplet + self.lam * pair,
-            parts={"triplet": triplet.detach(), "pair": pair.detach()},
-            active={
-                "triplet": pairs.mean(active.detach(), pairs.triplet_count),
-                "pair": pairs.mean(close.detach(), pairs.negative_count),
-            },
-        )
+        total = triplet + self.lam * pair
+        parts = {"triplet": triplet.detach(), "pair": pair.detach()}
+        share = {
+            "triplet": pairs.mean(active.detach(), pairs.triplet_count),
+            "pair": pairs.mean(close.detach(), pairs.negative_count),
+        }
+        if self.pull:
+            short, far = pulled
+            positive = pairs.mean(short, far)
+            total = total + self.pull * positive
+            parts["positive"] = positive.detach()
+            share["positive"] = pairs.mean(far.detach(), pairs.positive_count)
+        return LossTerms(total, parts, share)
 
 
 def pair_sums(pairs: Pairs, beta: Tensor) -> Tensor:
@@ -61,3 +97,27 @@ def pair_sums(pairs: Pairs, beta: Tensor) -> Tensor:
         count = close.sum().double()
         excess = rows_sum.sum() - beta * count
     return torch.stack([linear(pairs.sim, close, excess), count])
+
+
+def soft_pair_sums(pairs: Pairs, beta: Tensor) -> Tensor:
+    """As :func:`pair_sums`, with log(1 + exp(sim - beta)) for (sim - beta), of the same pairs."""
+    with torch.no_grad():
+        weight = torch.empty_like(pairs.sim)
+        sums = pairs.sim.new_zeros((len(pairs.sim), 2), dtype=torch.float64)
+        for rows in pairs.chunks():
+            excess = pairs.sim[rows] - beta
+            close = pairs.negative_pairs[rows] & (excess >= 0)
+            weight[rows] = excess.sigmoid() * close
+            sums[rows] = torch.stack([torch.where(close, softplus(excess), 0).sum(1), close.sum(1)], 1).double()
+        total, count = sums.sum(0).unbind()
+    return torch.stack([linear(pairs.sim, weight, total), count])
+
+
+def positive_sums(pairs: Pairs, beta_p: Tensor, soft: bool) -> Tensor:
+    """Of the positive pairs this rank owns, float64 [2]: the sum of (beta_p - sim) where sim <= beta_p, and their number."""
+    sim, column, real = pairs.positives()
+    own = torch.arange(pairs.start, pairs.start + len(sim), device=sim.device)
+    short = beta_p - sim
+    far = real & (own[:, None] < column) & (short >= 0)
+    total = torch.where(far, softplus(short) if soft else short, 0).double().sum()
+    return torch.stack([total, far.sum().double()])

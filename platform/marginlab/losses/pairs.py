@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import normalize
+from torch.nn.functional import cosine_similarity, normalize
 
 from marginlab import distributed
+from marginlab.values import InputError
 
 
 class Positives(NamedTuple):
@@ -60,6 +61,7 @@ class Pairs:
     positive: Tensor  # bool [b, B], same label and not the same place in the batch
     negative: Tensor  # bool [b, B], other label
     first: Tensor  # bool [b, B], own global index < the column's: the rank of the smaller index owns an unordered pair
+    embeddings: Tensor  # [B, D] of unit length: what sim's columns are made of; gradient flows to every rank
     labels: Tensor  # int64 [B]
     classes: Classes
     start: int  # global index of this rank's first row
@@ -71,7 +73,16 @@ class Pairs:
 
         ``max_positives`` is the largest number of positives that any anchor of the *global* batch has; the sampler
         knows it (images per identity - 1). If None it is read from the labels, which makes the host wait for the device.
+
+        Half precision ends here: embeddings are normalised in float32, where the norm of no float16 vector overflows. An
+        embedding that holds NaN or inf has similarity NaN to everything, and every loss that meets it is NaN. One of
+        length 0, or too long for float32 (above 1.8e19), has similarity 0 to everything.
         """
+        if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
+            shapes = f"embeddings {list(embeddings.shape)} and labels {list(labels.shape)}"
+            raise ValueError(f"Pairs.of got {shapes}: pass embeddings [b, D] and one label for each of them [b].")
+        if labels.is_floating_point():
+            raise ValueError(f"Pairs.of got labels of {labels.dtype}: pass whole numbers, one per identity.")
         with torch.autocast(embeddings.device.type, enabled=False):
             own = normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
             every = distributed.gather(own)
@@ -89,7 +100,8 @@ class Pairs:
                 f"max_positives is {max_positives}, but an image of this batch has {classes.size.max() - 1} positives: "
                 "pass the sampler's images per identity minus one, or None to count them."
             )
-        return cls(sim, same & (row != column), ~same, row < column, everyone, classes, start, max_positives)
+        positive, first = same & (row != column), row < column
+        return cls(sim, positive, ~same, first, every, everyone, classes, start, max_positives)
 
     def total(self, x: Tensor) -> Tensor:
         """Sum over ranks in float64; differentiable so that DDP's averaged gradient is the exact one."""
@@ -113,6 +125,21 @@ class Pairs:
     def positive_pairs(self) -> Tensor:
         """bool [b, B]: the unordered positive pairs that this rank owns."""
         return self.positive & self.first
+
+    @cached_property
+    def agreement(self) -> Tensor:
+        """[B] the cosine of the two halves of each descriptor, -1..1; gradient flows to every rank's embeddings.
+
+        Of a descriptor made of two mirrored views, how far the views agree. A half of length 0 agrees with nothing (0).
+        """
+        dim = self.embeddings.shape[1]
+        if dim % 2:
+            raise InputError(
+                f"The agreement of an embedding's two halves needs an even number of dimensions, not {dim}: "
+                "let the network give an even dim, or take a loss that needs no halves (FineTriplet(degrees=False))."
+            )
+        one, other = self.embeddings.chunk(2, dim=1)
+        return cosine_similarity(one, other, dim=1)
 
     @property
     def rows(self) -> slice:
@@ -177,6 +204,7 @@ def linear(sim: Tensor, weight: Tensor, value: Tensor) -> Tensor:
     """``value``, with ``weight`` as its gradient with respect to ``sim``.
 
     For losses that are linear in the similarities between decisions: the decisions, hence the weights [b, B] (bool for
-    0 and 1), are made without a graph, in place and in chunks; the graph holds nothing else.
+    0 and 1), are made without a graph, in place and in chunks; the graph holds nothing else. For other losses the
+    weights are the derivatives at the present similarities.
     """
     return cast(Tensor, _Linear.apply(sim, weight, value))  # type: ignore[no-untyped-call]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from marginlab.losses.pairs import LossTerms, Pairs, linear
 from marginlab.values import InputError, value
@@ -19,6 +21,11 @@ MINING = {
     "hard": "gap <= 0",
     "easy": "gap > epsilon (their loss is 0: nothing is learnt from them)",
 }
+
+
+# Of a block of triplets, ap [r, 1] and an [r, B]: what is summed over them (the loss first), and the loss's slopes by ap
+# and by an; all [r, B], and 0 where ap is inf or an is -inf, for there is no triplet.
+Cells = Callable[[Tensor, Tensor], tuple[list[Tensor], Tensor, Tensor]]
 
 
 @value
@@ -60,12 +67,11 @@ def triplet_sums(pairs: Pairs, epsilon: Tensor, mining: str) -> Tensor:
         positives = pairs.positives()
         # Neither padding nor what is not a negative can be active: its gap is infinite.
         ap = positives.sim.masked_fill(~positives.real, float("inf"))
-        nowhere = pairs.sim.new_tensor(-float("inf"))
         weight, number = torch.zeros_like(pairs.sim), torch.zeros_like(positives.sim)
         linear_part = torch.zeros_like(pairs.sim[:, 0], dtype=torch.float64)
         for rows in pairs.chunks():
             sim = pairs.sim[rows]
-            an = torch.where(pairs.negative[rows], sim, nowhere)
+            an = torch.where(pairs.negative[rows], sim, -float("inf"))
             _count_active(ap[rows], an, epsilon, mining, weight[rows], number[rows])
             weight[rows].scatter_add_(1, positives.column[rows], -number[rows])  # padding adds 0
             linear_part[rows] = (weight[rows] * sim).sum(1).double()
@@ -90,3 +96,44 @@ def _count_active(ap: Tensor, an: Tensor, epsilon: Tensor, mining: str, weight: 
             active *= gap.le_(0)
         weight += active
         number[:, slot] = active.sum(1)
+
+
+def smooth_sums(pairs: Pairs, epsilon: Tensor, mining: str) -> Tensor:
+    """As :func:`triplet_sums`, with softplus(sim_an - sim_ap + epsilon) for its hinge: every mined triplet is active."""
+
+    def cells(ap: Tensor, an: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        gap = ap - an
+        if mining == "easy":
+            mined = (gap > epsilon) & (gap < float("inf"))
+        else:
+            mined = gap <= epsilon
+            if mining != "all":
+                mined &= gap > 0 if mining == "semihard" else gap <= 0
+        short = epsilon - gap
+        slope = short.sigmoid() * mined  # a product, not torch.where: a gap that is not a number must not be hidden
+        return [softplus(short) * mined, mined], -slope, slope
+
+    return over_triplets(pairs, cells, 2)
+
+
+def over_triplets(pairs: Pairs, cells: Cells, number: int) -> Tensor:
+    """Sums over the triplets of this rank's anchors, float64 [number]; the first, the loss, carries the gradient.
+
+    For losses that are not linear in the gap. There is one pass over [b, B] for every positive that an anchor may have,
+    and no tensor is larger than that.
+    """
+    with torch.no_grad():
+        positives = pairs.positives()
+        every_ap = positives.sim.masked_fill(~positives.real, float("inf"))
+        weight, by_positive = torch.zeros_like(pairs.sim), torch.zeros_like(positives.sim)
+        sums = pairs.sim.new_zeros((len(pairs.sim), number), dtype=torch.float64)
+        for rows in pairs.chunks():
+            an = torch.where(pairs.negative[rows], pairs.sim[rows], -float("inf"))
+            for slot in range(every_ap.shape[1]):
+                summed, by_ap, by_an = cells(every_ap[rows, slot, None], an)
+                sums[rows] += torch.stack([x.sum(1).double() for x in summed], 1)
+                weight[rows] += by_an
+                by_positive[rows, slot] = by_ap.sum(1)
+        weight.scatter_add_(1, positives.column, by_positive)  # padding adds 0
+        loss, *rest = sums.sum(0).unbind()
+    return torch.stack([linear(pairs.sim, weight, loss), *rest])
