@@ -20,7 +20,7 @@ import torch
 
 from marginlab.cluster.group import decider, run_one
 from marginlab.cluster.registrar import Registrar
-from marginlab.declaration import declare
+from marginlab.declaration import declare, load_study
 from marginlab.plan import Plan
 from marginlab.report import write_report
 from marginlab.results import Results
@@ -38,11 +38,11 @@ _forks.set_forkserver_preload(
 )
 
 
-def life(root: Path, home: Path, name: str) -> None:
-    """Do the study ``killed``, or what is left of it: what ``run`` does, one thing after another."""
+def life(root: Path, home: Path, name: str, spec: str = "killed") -> None:
+    """Do a study of tests/cluster/studies.py, or what is left of it: what ``run`` does, one thing after another."""
     os.environ["XDG_DATA_HOME"] = str(home)
     torch.set_num_threads(1)
-    study, workspace = studies.killed, Workspace.at(root)
+    study, workspace = load_study(f"{Path(studies.__file__)}:{spec}"), Workspace.at(root)
     packed = workspace.prepare(study.datasets[0], lambda *_: None)
     plan = Plan(study, {"oai": packed.fingerprint}, ("oai",))
     folder = workspace.study(name)
@@ -66,9 +66,9 @@ def life(root: Path, home: Path, name: str) -> None:
     write_report(Results.open(folder), folder / "report", None)
 
 
-def lives(root: Path, home: Path, name: str, until: Callable[[], bool]) -> bool:
+def lives(root: Path, home: Path, name: str, until: Callable[[], bool], spec: str = "killed") -> bool:
     """One life of the study, killed when ``until`` says so; whether it was."""
-    process = _forks.Process(target=life, args=(root, home, name))
+    process = _forks.Process(target=life, args=(root, home, name, spec))
     process.start()
     while process.is_alive():
         if until():
@@ -125,3 +125,13 @@ def test_killed_while_it_prepares(quiet: Any, tmp_path: Path) -> None:
     lives(tmp_path, tmp_path, "quiet", never)
     assert story(tmp_path / "studies" / "quiet") == quiet["story"]
     assert not [p for p in (tmp_path / "data").iterdir() if "partial" in p.name]
+
+
+def test_trials_that_raise_give_nan_or_run_out_of_memory_are_failed_with_their_reason(quiet: Any) -> None:
+    lives(quiet["root"], quiet["root"], "faulty", never, "faulty")
+    search = Results.open(quiet["root"] / "studies" / "faulty").searches["oai/faulty/r0"]
+    assert (search["complete"], search["failed"], search["epochs"]) == (1, 3, 4)
+    raised, nan, memory = search["failures"].values()
+    assert raised == "ValueError: a fault of the loss"
+    assert nan.startswith("The loss was nan in epoch 1: try a lower learning rate")
+    assert "RuntimeError" in memory and "allocate" in memory

@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from marginlab.declaration import load_study
-from marginlab.results import Results
-from tests.cluster import studies
-from tests.cluster.driving import Driver, run_here, step, story, trained
+from tests.cluster.driving import Driver, step, story, trained
 
 SEED = 20221107  # of the random moments
 
@@ -65,16 +62,3 @@ def test_a_lost_trial_registrar_or_worker_costs_its_epoch_alone(quiet: Any, home
         os.kill(victim, signal.SIGKILL)
     driver.end()
     assert story(driver.folder) == quiet["story"]
-
-
-def test_trials_that_raise_give_nan_or_run_out_of_memory_are_failed_with_their_reason(
-    ray_here: None, home: Path
-) -> None:
-    study = load_study(f"{Path(studies.__file__)}:faulty")
-    outcome = run_here(study, home / "faulty")
-    search = Results.open(outcome.folder).searches["oai/faulty/r0"]
-    assert (search["complete"], search["failed"], search["epochs"]) == (1, 3, 4)
-    raised, nan, memory = search["failures"].values()
-    assert raised == "ValueError: a fault of the loss"
-    assert nan.startswith("The loss was nan in epoch 1: try a lower learning rate")
-    assert "RuntimeError" in memory and "allocate" in memory
