@@ -104,12 +104,12 @@ def test_the_matrix_is_what_fits_says() -> None:
 
 
 def test_every_shipped_loss_reads_known_slots_and_has_a_policy() -> None:
-    for kind in (getattr(losses, name) for name in losses.__all__):
-        slots = getattr(kind, "slots", None)
-        if isinstance(slots, tuple):
-            assert set(slots) <= set(SLOTS), kind
-            loss = type("Some", (), {"slots": slots})()
-            assert any(supports(loss, p) for p in POLICIES), kind
+    kinds = [getattr(losses, name) for name in losses.__all__]
+    shipped = [kind() for kind in kinds if hasattr(kind, "slots")] + [AdaTriplet(pull=1)]
+    for loss in shipped:
+        assert set(loss.slots) <= set(SLOTS), loss
+        assert any(supports(loss, p) for p in POLICIES), loss
+    assert {slot for loss in shipped for slot in loss.slots} == set(SLOTS)  # and no slot is there for nothing
 
 
 def test_every_shipped_policy_sets_known_slots_and_starts_in_range() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import planted
 import pytest
 
+from marginlab import losses
 from marginlab.losses import AdaTriplet, LossTerms, Pairs, Triplet
 from marginlab.margins import (
     POLICIES,
@@ -28,7 +29,7 @@ from marginlab.training import fit
 from marginlab.values import value
 from tests.tiny import Keep
 
-LOSSES = [Triplet(), AdaTriplet()]
+LOSSES = [Triplet(), AdaTriplet(), AdaTriplet(pull=1)]
 
 # Policy, and epsilon, beta, beta_p after the epochs Q P and R P of planted.py. The second epoch has gaps 0, 0, 0.5 four times,
 # 1 four times, 1.5 four times, 2, 2 (mean 1) and negatives -1, -1, -0.5, -0.5, 0, 0, 0.5, 0.5 (mean -0.25), positives' mean 0.75.
@@ -82,7 +83,9 @@ def test_the_margins_after_two_epochs(loss: Any, policy: Any, want: tuple[float,
 
 def test_every_supported_pair_was_among_them() -> None:
     tested = {(str(loss), type(policy)) for loss, policy, _ in PAIRS}
-    assert {(str(loss), type(p)) for loss in LOSSES for p in POLICIES if supports(loss, p)} == tested
+    assert {(str(loss), type(p)) for loss in LOSSES for p in POLICIES if supports(loss, p)} <= tested
+    shipped = [getattr(losses, name) for name in losses.__all__]
+    assert {k for k in shipped if hasattr(k, "slots") and k().slots} == {type(loss) for loss in LOSSES}
 
 
 SEEN: list[Margin] = []
