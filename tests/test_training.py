@@ -128,7 +128,7 @@ def test_fit_needs_torch_and_numpy_alone() -> None:
     """In a process where everything else that MarginLab uses cannot be imported."""
     code = textwrap.dedent("""
         import sys
-        for name in "ray mlflow optuna polars pyarrow pydantic monai safetensors scipy sklearn PIL pandas rich typer".split():
+        for name in "ray mlflow optuna polars pyarrow pydantic monai safetensors scipy sklearn PIL pandas rich typer pytorch_metric_learning".split():
             sys.modules[name] = None  # as if it were not installed
         import torch
         torch.set_num_threads(1)
@@ -146,7 +146,7 @@ def test_fit_needs_torch_and_numpy_alone() -> None:
 def test_importing_marginlab_and_training_loads_neither_ray_nor_mlflow_nor_monai() -> None:
     code = (
         "import sys, marginlab, marginlab.executing, marginlab.runs, marginlab.study;"
-        "print([m for m in ('ray', 'mlflow', 'monai') if m in sys.modules])"
+        "print([m for m in ('ray', 'mlflow', 'monai', 'pytorch_metric_learning') if m in sys.modules])"
     )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": "platform"}

@@ -72,7 +72,7 @@ killed = dataclasses.replace(
         )
     ],
     search=Search(epochs_budget=6, max_epochs=3, startup_trials=1, pruner_startup_trials=1, max_concurrent=1),
-    confirmation=Confirmation(seeds=2, folds=1, epochs=2, resources=Resources(cpus=2)),  # one worker group
+    confirmation=Confirmation(seeds=2, folds=1, epochs=2, resources=Resources(cpus=1.6)),  # one group, one thread
     comparison=Comparison(),
 )
 

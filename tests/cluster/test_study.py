@@ -251,6 +251,7 @@ def test_a_loss_of_ones_own_is_searched_inline_confirmed_by_ray_train_in_a_job_a
     folder = home / "job" / "studies" / "own-loss"
     runs = Results.open(folder).runs().filter(pl.col("arm") == "softpairs/halfway", pl.col("state") == "complete")
     assert set(runs["kind"]) == {"trial", "confirmation"}
+    trial = folder / runs.filter(pl.col("kind") == "trial")["folder"][0]
     kept = {
         read_json(p)["run"]["training"]["loss"]["type_source"]
         for p in folder.glob("runs/**/run.json")
@@ -263,7 +264,7 @@ def test_a_loss_of_ones_own_is_searched_inline_confirmed_by_ray_train_in_a_job_a
         "-m",
         "marginlab.cli",
         "replay",
-        str(folder / runs["folder"][0]),
+        str(trial),
         "--workspace",
         str(home / "job"),
     ]

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from marginlab import distributed
-from marginlab.losses import AdaTriplet, Pairs, Triplet
-from marginlab.margins import AutoMargin, Margin, Statistics
+from marginlab.losses import SCT, WAT, AdaTriplet, FineTriplet, Pairs, Triplet
+from marginlab.margins import AutoMargin, Margin, PositiveBound, Statistics
 
 LOSSES: list[Any] = [make(mining=m) for make in (Triplet, AdaTriplet) for m in ("semihard", "all", "hard", "easy")]
-LOSSES.append(AdaTriplet(lam=0.3))
+LOSSES += [AdaTriplet(lam=0.3), AdaTriplet(pull=0.7), AdaTriplet(pair="lse", pull=0.7)]
+LOSSES += [AdaTriplet(mining=m, smooth=True) for m in ("semihard", "all", "hard", "easy")]
+LOSSES += [WAT(), WAT(k=0), SCT(), SCT(mining="all"), FineTriplet(), FineTriplet(degrees=False, scale=8)]
 
 # Global batches of 8 images with 4 features; the first four images are those of rank 0.
 LABELS = {
@@ -39,11 +41,11 @@ def features(name: str, seed: int) -> Tensor:
 
 def layer() -> nn.Module:
     """A linear layer with fixed weights, wrapped for several ranks where there are several."""
-    linear = nn.Linear(4, 3, dtype=torch.float64)
+    linear = nn.Linear(4, 4, dtype=torch.float64)
     with torch.no_grad():
         for parameter in linear.parameters():
             parameter.copy_(torch.linspace(-1.0, 1.3, parameter.numel()).sin().view_as(parameter))
-        linear.weight[:, 0] = torch.tensor([2.0, -1.0, 1.0])
+        linear.weight[:, 0] = torch.tensor([2.0, -1.0, 1.0, 0.5])
     return DistributedDataParallel(linear) if distributed.is_distributed() else linear
 
 
@@ -74,7 +76,7 @@ def single_steps() -> dict[str, Any]:
     numbers, network = {}, layer()
     for name in LABELS:
         for i, loss in enumerate(LOSSES):
-            for seed, margin in enumerate([Margin.of(0.25, 0.0), Margin.of(1.2, 0.6)]):
+            for seed, margin in enumerate([Margin.of(0.25, 0.0, beta_p=0.3), Margin.of(1.2, 0.6, beta_p=0.9)]):
                 said, statistics = step(loss, name, margin, network, seed)
                 said |= {f"gradient {j}": g for j, g in enumerate(gradients(network))}
                 said |= {f"statistics {j}": s for j, s in enumerate(statistics.sums.flatten().tolist())}
@@ -86,7 +88,8 @@ def training() -> dict[str, Any]:
     """Three epochs of two batches with AutoMargin and plain gradient descent, for every loss."""
     numbers = {}
     for loss in LOSSES:
-        policy, network, said = AutoMargin(), layer(), {}
+        policy: Any = PositiveBound(AutoMargin()) if "beta_p" in loss.slots else AutoMargin()
+        network, said = layer(), {}
         margin = policy.start()
         optimiser = torch.optim.SGD(network.parameters(), lr=0.3)
         for epoch in range(3):
@@ -96,7 +99,7 @@ def training() -> dict[str, Any]:
                 statistics.add(seen)
                 optimiser.step()
             margin = policy.after_epoch(margin, statistics)
-            said |= {f"epsilon {epoch}": margin.epsilon.item(), f"beta {epoch}": margin.beta.item()}
+            said |= {f"{name} {epoch}": x.item() for name, x in margin.tensors().items()}
         weights = torch.cat([p.detach().flatten() for p in network.parameters()])
         numbers[str(loss)] = said | {f"weight {i}": w for i, w in enumerate(weights.tolist())}
     return numbers

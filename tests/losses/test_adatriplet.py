@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import math
+
 import brute_force
 import pytest
+import released
 import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.miners import TripletMarginMiner
+from pytorch_metric_learning.reducers import ThresholdReducer
 from pytorch_metric_learning.utils.loss_and_miner_utils import get_all_triplets_indices
 
 from marginlab.losses import AdaTriplet, Pairs, Triplet
@@ -82,6 +86,108 @@ def test_an_empty_set_is_exactly_zero_with_a_zero_gradient(name: str) -> None:
     assert torch.equal(x.grad, torch.zeros_like(x))
 
 
-def test_a_negative_weight_is_refused() -> None:
+@pytest.mark.parametrize("mining", ["semihard", "all", "hard", "easy"])
+@pytest.mark.parametrize("name", brute_force.LABELS)
+def test_the_smooth_hinge_is_that_of_the_loops(name: str, mining: str) -> None:
+    for seed, epsilon, spread in [(0, 0.25, 0.6), (1, 0.0, 1.0), (2, 1.2, 1.0)]:
+        x, y = brute_force.batch(name, seed, spread)
+        terms = [brute_force.softplus(t) for t in brute_force.mined_triplets(x, y, epsilon, mining)]
+        want = brute_force.mean(terms)
+        got = AdaTriplet(lam=0, mining=mining, smooth=True)(Pairs.of(x, y), Margin.of(epsilon, 1.0))
+        assert abs(got.total - want) < 1e-9
+        grad = brute_force.gradient(got.total, x)
+        torch.testing.assert_close(grad, brute_force.gradient(want, x), atol=1e-9, rtol=0)
+        every = len(brute_force.triplets(y))
+        assert got.active["triplet"] == (len(terms) / every if every else 0)
+
+
+@pytest.mark.parametrize("mining", ["semihard", "easy"])
+def test_the_smooth_hinge_is_that_of_pytorch_metric_learning(mining: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    y = torch.arange(520) // 4  # more rows than one chunk has
+    x = torch.randn(260, 8, generator=generator, dtype=torch.float64).repeat_interleave(2, 0)
+    x = (x + 0.7 * torch.randn(520, 8, generator=generator, dtype=torch.float64)).requires_grad_()
+    mined = TripletMarginMiner(0.3, type_of_triplets=mining, distance=CosineSimilarity())(x, y)
+    library = TripletMarginLoss(0.3, smooth_loss=True, distance=CosineSimilarity(), reducer=ThresholdReducer(low=0))
+    want = library(x, y, mined)
+    got = AdaTriplet(lam=0, mining=mining, smooth=True)(Pairs.of(x, y, max_positives=3), Margin.of(0.3, 1.0)).total
+    assert abs(got - want) < 1e-9
+    torch.testing.assert_close(brute_force.gradient(got, x), brute_force.gradient(want, x), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("pair", ["hinge", "lse"])
+@pytest.mark.parametrize("name", brute_force.LABELS)
+def test_the_pair_terms_are_those_of_the_loops(name: str, pair: str) -> None:
+    soft = brute_force.softplus if pair == "lse" else lambda x: x
+    for seed, beta, beta_p, spread in [(0, 0.0, 0.5, 0.6), (1, 0.4, 0.9, 1.0), (2, -1.0, -1.0, 1.0)]:
+        x, y = brute_force.batch(name, seed, spread)
+        sim = brute_force.similarities(x)
+        near = [soft(t) for t in brute_force.pair_terms(x, y, beta)]
+        far = [soft(beta_p - sim[i, j]) for i, j in brute_force.positive_pairs(y) if sim[i, j] <= beta_p]
+        want = 0.6 * brute_force.mean(near) + 1.7 * brute_force.mean(far)
+        loss = AdaTriplet(lam=0.6, mining="easy", pair=pair, pull=1.7)  # easy: no triplet term
+        got = loss(Pairs.of(x, y), Margin.of(0.25, beta, beta_p=beta_p))
+        assert abs(got.total - want) < 1e-9
+        grad = brute_force.gradient(got.total, x)
+        torch.testing.assert_close(grad, brute_force.gradient(want, x), atol=1e-9, rtol=0)
+        every = len(brute_force.positive_pairs(y))
+        assert got.active["positive"] == (len(far) / every if every else 0)
+
+
+def test_the_options_by_hand() -> None:
+    # sim_ap 0.8, sim_an 0.6 and 0.96; beta 0.5, beta_p 0.9: excesses 0.1 and 0.46, short by 0.1
+    x, y = torch.tensor([[1, 0], [0.8, 0.6], [0.6, 0.8]], dtype=torch.float64), torch.tensor([0, 0, 1])
+    pairs, margin = Pairs.of(x, y), Margin.of(0.25, 0.5, beta_p=0.9)
+    pull = AdaTriplet(pull=2.0)(pairs, margin)
+    assert pull.total.item() == pytest.approx(0.05 + 0.28 + 2 * 0.1, abs=1e-12)
+    assert pull.parts["positive"].item() == pytest.approx(0.1, abs=1e-12)
+    lse = AdaTriplet(pair="lse")(pairs, margin).parts["pair"]
+    assert lse.item() == pytest.approx((math.log(1 + math.exp(0.1)) + math.log(1 + math.exp(0.46))) / 2, abs=1e-12)
+    smooth = AdaTriplet(smooth=True)(pairs, margin).parts["triplet"]  # the semihard one of gap 0.2
+    assert smooth.item() == pytest.approx(math.log(1 + math.exp(0.05)), abs=1e-12)
+
+
+@pytest.mark.parametrize("pair", ["hinge", "lse"])
+def test_the_released_pair_terms_are_ours_where_nothing_is_wrong_with_them(pair: str) -> None:
+    lse = pair == "lse"
+    x, y = brute_force.batch("unequal classes", 1)
+    got = AdaTriplet(mining="easy", pair=pair)(Pairs.of(x, y), Margin.of(0.25, 0.1)).total
+    assert abs(got - released.pair_terms(x, y, 0.1, lse=lse)) < 1e-9
+    far = AdaTriplet(mining="easy", pair=pair, pull=1.0)(Pairs.of(x, y), Margin.of(0.25, 1.0, beta_p=0.9)).total
+    assert abs(far - released.pair_terms(x, y, 1.0, 0.9, lse)) < 1e-9  # no negative pair is as near as that
+
+
+def test_the_released_code_forgets_the_softplus_of_a_single_pair() -> None:
+    x, y = torch.tensor([[1, 0], [0.8, 0.6], [0.6, 0.8]], dtype=torch.float64), torch.tensor([0, 0, 1])
+    assert released.pair_terms(x, y, 0.9, lse=True).item() == pytest.approx(0.06)
+    got = AdaTriplet(mining="easy", pair="lse")(Pairs.of(x, y), Margin.of(0.25, 0.9)).total
+    assert got.item() == pytest.approx(math.log(1 + math.exp(0.06)), abs=1e-12)
+
+
+def test_the_released_positive_term_doubles_the_negative_one() -> None:
+    x, y = brute_force.batch("unequal classes", 1)
+    terms = AdaTriplet(mining="easy", pull=1.0)(Pairs.of(x, y), Margin.of(0.25, 0.1, beta_p=0.9))
+    negative, positive = terms.parts["pair"], terms.parts["positive"]
+    assert negative > 0 and positive > 0
+    assert abs(terms.total - (negative + positive)) < 1e-12
+    assert abs(released.pair_terms(x, y, 0.1, 0.9) - (2 * negative + positive)) < 1e-9
+
+
+def test_the_released_positive_term_needs_a_negative_in_the_batch() -> None:
+    x, y = brute_force.batch("one class, no negative")
+    assert released.pair_terms(x, y, 0.1, 1.0) == 0
+    assert AdaTriplet(pull=1.0)(Pairs.of(x, y), Margin.of(0.25, 0.1, beta_p=1.0)).total > 0
+
+
+def test_the_positive_term_reads_a_slot_of_its_own() -> None:
+    assert AdaTriplet().slots == ("epsilon", "beta")
+    assert AdaTriplet(pull=0.5).slots == ("epsilon", "beta", "beta_p")
+
+
+def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match=r"AdaTriplet.lam must be 0 or more, not -1.0"):
         AdaTriplet(lam=-1)
+    with pytest.raises(InputError, match=r"AdaTriplet.pull must be 0 or more, not -1.0"):
+        AdaTriplet(pull=-1)
+    with pytest.raises(InputError, match=r"AdaTriplet.pair cannot be 'softplus'; choose one of hinge: sim_an - beta"):
+        AdaTriplet(pair="softplus")
