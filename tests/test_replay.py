@@ -34,7 +34,7 @@ from marginlab.values import value
 class Fuse:
     '''AdaTriplet that goes off as soon as AutoMargin has moved epsilon: in epoch 2.'''
 
-    slots = AdaTriplet.slots
+    slots = ("epsilon", "beta")
 
     def __call__(self, pairs, margin):
         self.burn(float(margin.epsilon))

@@ -7,6 +7,7 @@ import re
 from dataclasses import field
 from typing import Any
 
+from marginlab.margins import name_of
 from marginlab.retrieval import METRICS
 from marginlab.space import Choice, RandInt, Uniform
 from marginlab.training import Training
@@ -120,7 +121,7 @@ class Arm:
 
     @property
     def margin_policy(self) -> str:
-        return type(self.training.margin).__name__
+        return name_of(self.training.margin)
 
     def starts(self) -> list[dict[str, Any]]:
         default = {path: at_path(self.training, path) for path in self.space}
