@@ -7,6 +7,7 @@ gradients over the W ranks. The two cancel: the parameter gradient is that of on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
 import torch
@@ -97,6 +98,17 @@ def broadcast_buffers(module: torch.nn.Module) -> None:
     if is_distributed():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
+
+
+def broadcast_gradients(parameters: Iterable[Tensor], source: int = 0) -> None:
+    """Give every rank the gradients of one: for parameters outside the wrapped network, whose whole gradient each rank has.
+
+    The ranks have computed the same numbers; this keeps it so where a device adds in no fixed order.
+    """
+    if is_distributed():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.broadcast(parameter.grad, source)
 
 
 def barrier() -> None:

@@ -23,6 +23,7 @@ from marginlab.clock import Clock
 from marginlab.data.sampler import batches
 from marginlab.data.subset import Data, Subset
 from marginlab.losses import AdaTriplet, Pairs
+from marginlab.losses import build_seeded as build_loss
 from marginlab.margins import AutoMargin, Margin, Statistics, fits, observe
 from marginlab.networks import SmallNetwork, build_seeded
 from marginlab.retrieval import validation_scores
@@ -54,6 +55,8 @@ class Training:
             raise InputError(
                 f"Training.batch_size ({self.batch_size}) must be a multiple of per_identity ({self.per_identity})."
             )
+        if hasattr(self.loss, "check_batch"):  # a loss may refuse batches of a size that it cannot work with
+            self.loss.check_batch(self.batch_size)
 
 
 @value
@@ -85,6 +88,7 @@ class State:
     margin: Margin  # of the next batch, with what the policy remembers
     embeddings: Tensor  # [n, D] float32 on the CPU, of the validation images
     subset: Subset  # the validation images
+    loss: nn.Module | None = None  # what the loss carries from batch to batch, where it does
 
     def weights(self) -> dict[str, Tensor]:
         return {k: v.detach() for k, v in self.network.state_dict().items()}
@@ -94,6 +98,8 @@ class State:
         out = {f"network/{k}": v for k, v in self.weights().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             out |= {f"optimizer/{index}/{name}": torch.as_tensor(v) for name, v in slots.items()}
+        if self.loss is not None:
+            out |= {f"loss/{k}": v.detach() for k, v in self.loss.state_dict().items()}
         out |= {f"margin/{name}": x for name, x in self.margin.tensors().items()}
         out["epoch"] = torch.tensor(self.epoch)
         return out
@@ -150,18 +156,34 @@ class _Trainer:
             self.parallel = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
         if not _has_matches(data.validation):
             raise TrainingFailed("No validation image has a match from another visit: there is nothing to select by.")
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=self.training.lr, weight_decay=self.training.weight_decay
-        )
+        self.loss = self._build_loss()
+        self.carried = self.loss if isinstance(self.loss, nn.Module) else None
+        groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
+        self.proxies = list(self.carried.parameters()) if self.carried is not None else []
+        if self.proxies:
+            lr = self.training.lr * getattr(self.training.loss, "lr_factor", 1.0)
+            groups.append({"params": self.proxies, "lr": lr})
+        self.optimizer = torch.optim.Adam(groups, lr=self.training.lr, weight_decay=self.training.weight_decay)
         self.clock = Clock(device)
 
+    @torch.no_grad()
+    def _build_loss(self) -> Any:
+        if not hasattr(self.training.loss, "build"):
+            return self.training.loss
+        side = self.training.augment.crop
+        blank = torch.zeros(1, self.data.channels, side, side, device=self.device)
+        classes = int(self.data.train.label.max()) + 1
+        return build_loss(self.training.loss, classes, forward(self.network.eval(), blank), self.run.seed)
+
     def restore(self, tensors: dict[str, Tensor]) -> tuple[Margin, int]:
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "margin": {}}
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "loss": {}, "margin": {}}
         for key, tensor in tensors.items():
             head, _, rest = key.partition("/")
             if head in parts:
                 parts[head][rest] = tensor
         self.network.load_state_dict(parts["network"])
+        if self.carried is not None:
+            self.carried.load_state_dict(parts["loss"])
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in parts["optimizer"].items():
             index, name = key.split("/")
@@ -207,13 +229,14 @@ class _Trainer:
                     embeddings = forward(self.parallel, images)
                 with self.clock.step("loss"):
                     pairs = Pairs.of(embeddings, labels[step], max_positives=t.per_identity - 1)
-                    terms = t.loss(pairs, margin)
+                    terms = self.loss(pairs, margin)
                     found = observe(t.margin, pairs, margin)
                     trained, margin = margin, after_batch(margin, found) if after_batch else margin
                     statistics = found if statistics is None else statistics.add(found)
                 with self.clock.step("backward"):
                     self.optimizer.zero_grad(set_to_none=True)
                     terms.total.backward()
+                    distributed.broadcast_gradients(self.proxies)
                     norm = torch.nn.utils.get_total_norm(
                         [p.grad for p in self.network.parameters() if p.grad is not None]
                     )
@@ -257,7 +280,8 @@ class _Trainer:
             metrics = {**metrics, **{f"val/{k}": v for k, v in scores.items()}}
             metrics |= {f"time/{k}_s": v for k, v in spent.items()}
             metrics = {k: v for k, v in metrics.items() if math.isfinite(v)}
-            go_on = report(epoch, metrics, State(epoch, self.network, self.optimizer, margin, embeddings, validation))
+            state = State(epoch, self.network, self.optimizer, margin, embeddings, validation, self.carried)
+            go_on = report(epoch, metrics, state)
         return distributed.broadcast_flag(go_on)
 
 
