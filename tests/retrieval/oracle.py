@@ -87,8 +87,13 @@ def from_order(*orders: str) -> Ranking:
 
 
 def same(a: Ranking, b: Ranking) -> bool:
-    fields = ("ranks", "offsets", "admissible", "right", "wrong", "grade", "gains")
-    return all(np.array_equal(getattr(a, f), getattr(b, f)) for f in fields)
+    fields = ("ranks", "offsets", "admissible", "right", "wrong")
+    if (a.graded is None) != (b.graded is None):
+        return False
+    grades = a.graded is None or all(
+        np.array_equal(getattr(a.graded, f), getattr(b.graded, f)) for f in ("at", "count", "gains")
+    )
+    return grades and all(np.array_equal(getattr(a, f), getattr(b, f)) for f in fields)
 
 
 def corner_points(rng, n, d=4):

@@ -83,7 +83,7 @@ def _figure(ranking: Ranking, kind: str, k: int | None, precisions: np.ndarray |
 
 
 def _ndcg(ranking: Ranking, k: int | None) -> np.ndarray:
-    if ranking.grade is not None and ranking.gains is not None:
-        return sums.graded_ndcg(ranking.grade, ranking.gains, k)
+    if ranking.graded is not None:
+        return sums.graded_ndcg(ranking.graded, k)
     upto = ranking.r if k is None else sums.within(ranking.ranks, ranking.offsets, k)
     return sums.ndcg(ranking.ranks, ranking.offsets, upto, ranking.r if k is None else np.minimum(ranking.r, k))

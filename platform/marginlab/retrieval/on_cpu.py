@@ -108,30 +108,33 @@ def order(
     """What one sort of each row says: see :class:`Order`. ``level`` [codes, codes] gives the grade of an item for a query."""
     rows = sim.numpy()
     c, g = rows.shape
-    base = np.arange(g)
+    column = np.arange(g)
     right, wrong = np.full(c, -1), np.full(c, -1)
     grade = None if level is None else np.zeros((c, g), dtype=np.uint8)
     step = max(1, _SLAB // max(1, g))
     ranks: dict[int, np.ndarray] = {}
 
     def slab(at: int) -> None:
-        ordered = keys(rows[at : at + step], base)
+        ordered = keys(rows[at : at + step], column)
         ordered.sort(axis=1)
         ordered &= ROW
-        code = g_code[ordered]
-        found = []
-        for j, q in enumerate(range(at, min(at + step, c))):
-            n = admissible[q]
-            match = code[j, :n] == q_code[q]
-            place = np.flatnonzero(match)
-            found.append(place)
-            if len(place):
-                right[q] = ordered[j, place[0]]
-            if len(place) < n:
-                wrong[q] = ordered[j, match.argmin()]
-            if grade is not None and level is not None:
-                np.take(level[q_code[q]], code[j, :n], out=grade[q, :n], mode="clip")
-        ranks[at] = np.concatenate(found).astype(np.int32) + np.int32(1)
+        code = g_code.take(ordered, mode="clip")  # needs no look at whether they are in range
+        own, most = q_code[at : at + step], admissible[at : at + step]
+        match = code == own[:, None]
+        if most.min() < g:  # what is hidden stands last
+            match &= column < most[:, None]
+        flat = np.flatnonzero(match)
+        begin = np.searchsorted(flat, np.arange(len(own) + 1) * g)
+        ranks[at] = flat.astype(np.int32)
+        ranks[at] -= np.repeat((np.arange(len(own)) * g - 1).astype(np.int32), np.diff(begin))
+        found = np.flatnonzero(np.diff(begin))
+        right[at + found] = ordered.reshape(-1)[flat[begin[found]]]
+        other = match.argmin(axis=1)
+        found = np.flatnonzero((other < most) & (np.diff(begin) < most))
+        wrong[at + found] = ordered[found, other[found]]
+        if grade is not None and level is not None:
+            for j, (q, n) in enumerate(zip(own.tolist(), most.tolist(), strict=True)):
+                np.take(level[q], code[j, :n], out=grade[at + j, :n], mode="clip")
 
     slabs = range(0, c, step)
     spread(slab, slabs)

@@ -16,7 +16,7 @@ import numpy as np
 from marginlab.retrieval import metrics, sums
 from marginlab.retrieval.blocks import Found, find
 from marginlab.retrieval.embeddings import Embeddings, checked_unit
-from marginlab.retrieval.gains import grades
+from marginlab.retrieval.gains import Graded, Scale
 from marginlab.retrieval.matches import Matches
 from marginlab.retrieval.streaming import Parts, find_in_parts
 from marginlab.values import InputError
@@ -60,12 +60,11 @@ class Ranking:
     admissible: np.ndarray  # int64 [Q], gallery items that compete
     right: np.ndarray  # int64 [Q], gallery row of the nearest positive, -1 for a query without any
     wrong: np.ndarray  # int64 [Q], of the nearest other admissible item, -1 where there is none or no positive
-    grade: np.ndarray | None = None  # uint8 [Q, G], the grade of the item at each rank, where relevance is graded
-    gains: np.ndarray | None = None  # float64, the gain of each grade, ascending from 0
+    graded: Graded | None = None  # where relevance is graded
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            if getattr(self, f.name) is not None:
+            if f.name != "graded":
                 getattr(self, f.name).setflags(write=False)
 
     @classmethod
@@ -96,8 +95,10 @@ class Ranking:
         q, g = checked_unit(query, "query"), checked_unit(gallery, "gallery")
         _one_space(q.shape, g.shape[1])
         matches = _matches(len(q), query_label, query_visit, len(g), gallery_label, gallery_visit)
-        gains, level = grades(gain, matches, query_label, gallery_label)
-        return cls._from(find(q, g, matches, level=level, chunk=chunk, by=by), matches, gains)
+        scale = None if gain is None else Scale.of(gain, matches)
+        return cls._from(
+            find(q, g, matches, level=None if scale is None else scale.level, chunk=chunk, by=by), matches, scale
+        )
 
     @classmethod
     def of_parts(
@@ -124,32 +125,41 @@ class Ranking:
         """
         q = checked_unit(query, "query")
         matches = _matches(len(q), query_label, query_visit, len(gallery_label), gallery_label, gallery_visit)
-        gains, level = grades(gain, matches, query_label, gallery_label)
-        return cls._from(find_in_parts(q, parts, matches, level=level, positives=positives), matches, gains)
+        scale = None if gain is None else Scale.of(gain, matches)
+        found = find_in_parts(q, parts, matches, level=None if scale is None else scale.level, positives=positives)
+        return cls._from(found, matches, scale)
 
     @classmethod
-    def _from(cls, found: Found, matches: Matches, gains: np.ndarray | None) -> Ranking:
+    def _from(cls, found: Found, matches: Matches, scale: Scale | None) -> Ranking:
         offsets = np.concatenate([[0], np.cumsum(matches.count)])
         wrong = np.where(matches.count > 0, found.wrong, -1)
-        return cls(found.ranks, offsets, matches.admissible, found.right, wrong, found.grade, gains)
+        graded = None
+        if scale is not None and found.grade is not None:
+            graded = Graded(found.grade, scale.count(matches), scale.gains)
+        return cls(found.ranks, offsets, matches.admissible, found.right, wrong, graded)
 
     @classmethod
     def join(cls, rankings: Sequence[Ranking]) -> Ranking:
         """The queries of several rankings of one gallery, in their order."""
         if not rankings:
             raise InputError("Ranking.join needs at least one ranking.")
-        if len({None if r.gains is None else tuple(r.gains) for r in rankings}) > 1:
+        graded = [one.graded for one in rankings if one.graded is not None]
+        if graded and not all(
+            one.graded is not None and np.array_equal(one.graded.gains, graded[0].gains) for one in rankings
+        ):
             raise InputError("Ranking.join needs rankings with the same gains.")
-        r = np.concatenate([one.r for one in rankings])
-        graded = [one.grade for one in rankings if one.grade is not None]
+        whole = None
+        if graded:
+            whole = Graded(
+                np.concatenate([g.at for g in graded]), np.concatenate([g.count for g in graded]), graded[0].gains
+            )
         return cls(
             np.concatenate([one.ranks for one in rankings]),
-            np.concatenate([[0], np.cumsum(r)]),
+            np.concatenate([[0], np.cumsum(np.concatenate([one.r for one in rankings]))]),
             np.concatenate([one.admissible for one in rankings]),
             np.concatenate([one.right for one in rankings]),
             np.concatenate([one.wrong for one in rankings]),
-            np.concatenate(graded) if graded else None,
-            rankings[0].gains,
+            whole,
         )
 
     def __len__(self) -> int:
@@ -178,8 +188,7 @@ class Ranking:
             self.admissible[mask],
             self.right[mask],
             self.wrong[mask],
-            None if self.grade is None else self.grade[mask],
-            self.gains,
+            None if self.graded is None else self.graded.select(mask),
         )
 
     # Per query, float64 [Q], NaN where a query has no positive. The means leave those out.

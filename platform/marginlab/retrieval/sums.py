@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-_AT_ONCE = 2**20  # positives, or graded items, that are looked at together
+from marginlab.retrieval.gains import Graded
+
+_AT_ONCE = 2**20  # positives that are looked at together
+_ITEMS = 2**16  # graded items
 _LONG = 256  # positives per query from which a loop over the queries costs nothing
 Term = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (place 1, 2 ... R within its query, rank) -> float64
 
@@ -81,23 +84,19 @@ def ndcg(ranks: np.ndarray, offsets: np.ndarray, upto: np.ndarray, ideal: np.nda
     return _ratio(dcg, np.cumsum(discount)[ideal])
 
 
-def graded_ndcg(grade: np.ndarray, gains: np.ndarray, k: int | None) -> np.ndarray:
-    """NDCG from the grade at each rank, uint8 [Q, G], and the gain of each grade, ascending from 0. float64 [Q]."""
-    q, g = grade.shape
+def graded_ndcg(graded: Graded, k: int | None) -> np.ndarray:
+    """NDCG at ``k`` (of all items when None) from the grade at each rank: float64 [Q]."""
+    q, g = graded.at.shape
     k = g if k is None else min(k, g)
     discount = discounts(g)[1:]
-    best = np.concatenate([[0.0], np.cumsum(discount)])
-    out = np.empty(q)
-    step = max(1, _AT_ONCE // max(1, g))
+    dcg = np.empty(q)
+    step = max(1, _ITEMS // max(1, k))
     for a in range(0, q, step):
-        block = grade[a : a + step]
-        dcg = gains[block[:, :k]] @ discount[:k]
-        ideal, end = np.zeros(len(block)), np.zeros(len(block), dtype=np.int64)
-        for level in range(len(gains) - 1, 0, -1):  # the highest gains come first
-            begin, end = end, end + np.array([np.count_nonzero(row == level) for row in block])
-            ideal += gains[level] * (best[np.minimum(end, k)] - best[np.minimum(begin, k)])
-        out[a : a + step] = _ratio(dcg, ideal)
-    return out
+        dcg[a : a + step] = graded.gains.take(graded.at[a : a + step, :k]) @ discount[:k]
+    best = np.concatenate([[0.0], np.cumsum(discount)])
+    ends = np.minimum(np.cumsum(graded.count[:, ::-1], axis=1), k)  # in the best order the highest gains come first
+    ideal = np.diff(best[ends], axis=1, prepend=0.0) @ graded.gains[::-1]
+    return _ratio(dcg, ideal)
 
 
 def _ratio(dcg: np.ndarray, ideal: np.ndarray) -> np.ndarray:
