@@ -36,9 +36,10 @@ class AdaTriplet:
     - ``smooth``: softplus(sim_an - sim_ap + epsilon) for the hinge of the triplet term, mean over all mined triplets.
     - ``pair="lse"``: the mean of log(1 + exp(sim_an - beta)) over the same pairs. The released code forgets the softplus
       where there is but one pair; here one pair is a pair like others.
-    - ``pull``: above 0, reads the slot beta_p and adds pull * mean over the unordered positive pairs with sim_ap <= beta_p of (beta_p - sim_ap), or
-      its softplus with "lse" (``automargin_mode: add-ap``). The released code then doubles the negative term wherever both
-      sets have a pair, and drops the positive pairs of a batch that has no negative; here neither.
+    - ``pull``: above 0, reads the slot beta_p and adds pull * mean over the unordered positive pairs with
+      sim_ap <= beta_p of (beta_p - sim_ap), or of its softplus with "lse" (``automargin_mode: add-ap``). The released
+      code then doubles the negative term wherever both sets have a pair, and drops the positive pairs of a batch that has
+      no negative; here neither.
     """
 
     lam: float = 1.0
