@@ -2,7 +2,7 @@
 
     run.json                 what is trained, and its place in the study (labels)
     epochs.jsonl             a row per epoch: {"epoch", "time", metrics...}; epoch 0 is the untrained network
-    last.safetensors         network, optimiser, margin and epoch after the last epoch: where a resumed run goes on
+    last.safetensors         network, optimiser, margin, what the loss carries, and the epoch: where a resumed run goes on
     best.safetensors         the network at its best epoch
     embeddings/*.parquet     validation: at the best epoch; test: of the best network, in confirmation alone
     result.json              how it ended; a run without it is unfinished
