@@ -86,3 +86,10 @@ def test_pythons_own_platform_module_is_not_shadowed() -> None:
     code = "import sys; sys.path.insert(0, '.'); import platform; print(platform.python_version())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_an_option_that_came_later_leaves_old_fingerprints_as_they_were() -> None:
+    assert to_json(AdaTriplet()) == {"type": "marginlab.losses.adatriplet:AdaTriplet", "lam": 1.0, "mining": "semihard"}
+    assert from_json(to_json(AdaTriplet(pull=0.5))) == AdaTriplet(pull=0.5)
+    assert from_json(to_json(AdaTriplet())) == AdaTriplet()
+    assert len({fingerprint(a) for a in (AdaTriplet(), AdaTriplet(smooth=True), AdaTriplet(pair="lse"))}) == 3

@@ -26,7 +26,12 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is a sentence: the place, what is wrong, what to do."""
 
 
-@dataclass_transform(frozen_default=True)
+def later(default: Any) -> Any:
+    """A field that was added after studies had been recorded: left out of JSON and fingerprints while it has its default."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(later,))
 def value(cls: type[T]) -> type[T]:
     """Turn a class into a frozen value: a dataclass that refuses unknown fields and wrong scalar types in a sentence.
 
@@ -95,7 +100,8 @@ def type_tag(cls: type) -> str:
 def to_json(v: Any) -> Any:
     """The value as plain JSON data; a nested value carries its type as ``{"type": "module:Name", ...}``."""
     if dataclasses.is_dataclass(v) and not isinstance(v, type):
-        fields = {f.name: to_json(getattr(v, f.name)) for f in dataclasses.fields(v)}
+        said = [f for f in dataclasses.fields(v) if not (f.metadata.get("later") and getattr(v, f.name) == f.default)]
+        fields = {f.name: to_json(getattr(v, f.name)) for f in said}
         return {"type": type_tag(type(v)), **_source(type(v)), **fields}
     if isinstance(v, dict):
         return {str(k): to_json(x) for k, x in v.items()}

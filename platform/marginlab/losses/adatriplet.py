@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from marginlab.losses.pairs import LossTerms, Pairs, linear
 from marginlab.losses.triplet import check_mining, smooth_sums, triplet_sums
-from marginlab.values import InputError, value
+from marginlab.values import InputError, later, value
 
 if TYPE_CHECKING:
     from marginlab.margins import Margin
@@ -44,9 +44,9 @@ class AdaTriplet:
 
     lam: float = 1.0
     mining: str = "semihard"
-    smooth: bool = False
-    pair: str = "hinge"
-    pull: float = 0.0
+    smooth: bool = later(False)
+    pair: str = later("hinge")
+    pull: float = later(0.0)
 
     def check(self) -> None:
         check_mining("AdaTriplet", self.mining)
