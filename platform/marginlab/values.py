@@ -26,7 +26,7 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is a sentence: the place, what is wrong, what to do."""
 
 
-def later(default: Any) -> Any:
+def later(*, default: Any) -> Any:
     """A field that was added after studies had been recorded: left out of JSON and fingerprints while it has its default."""
     return dataclasses.field(default=default, metadata={"later": True})
 

@@ -44,9 +44,9 @@ class AdaTriplet:
 
     lam: float = 1.0
     mining: str = "semihard"
-    smooth: bool = later(False)
-    pair: str = later("hinge")
-    pull: float = later(0.0)
+    smooth: bool = later(default=False)
+    pair: str = later(default="hinge")
+    pull: float = later(default=0.0)
 
     def check(self) -> None:
         check_mining("AdaTriplet", self.mining)
