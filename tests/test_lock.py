@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -73,3 +76,28 @@ def test_somebody_who_only_looks_is_not_in_the_way(tmp_path: Path) -> None:
     finally:
         over.set()
         looker.join()
+
+
+def test_a_full_disk_takes_no_lock_away(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            stack.enter_context(locked(path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert held(path)
+        with pytest.raises(Held), locked(path):
+            pass
+
+
+def test_where_there_are_no_locks_the_caller_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with locked(tmp_path / "lock"):
+        pass
+    with pytest.raises(OSError, match="No locks available"), locked(tmp_path / "lock", needed=True):
+        pass

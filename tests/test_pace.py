@@ -140,9 +140,12 @@ def test_without_a_gpu_there_is_no_probe_of_one(tmp_path: Path, folder: Path, mo
     assert Paces(s, folder, {"oai": COUNTS}, both).of("oai", "fixed", "trial").source == EARLIER
 
 
-def test_a_training_that_fails_at_once_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", [TrainingFailed, ValueError, IndexError])  # a user's own loss may raise anything
+def test_a_training_that_fails_at_once_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
     def fails(*args: Any, **keywords: Any) -> Probe:
-        raise TrainingFailed("The loss was nan.\nMore.")
+        raise fault("The loss was nan.\nMore.")
 
     monkeypatch.setattr("marginlab.pace.probe", fails)
     s = small()

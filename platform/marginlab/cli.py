@@ -456,6 +456,16 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as e:
         errors.print(Text.assemble(("marginlab: ", "red"), str(e)), soft_wrap=True)
         sys.exit(2)
+    except OSError as e:
+        from marginlab.files import PASSING
+
+        if e.errno not in PASSING:
+            raise
+        what = (
+            f"{e.strerror}: {e.filename or 'a file could not be written'}. Make room, and run the same command again."
+        )
+        errors.print(Text.assemble(("marginlab: ", "red"), what), soft_wrap=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -53,20 +53,20 @@ def patiently(do: Callable[[], T]) -> T:
         pause = min(2 * pause, 5.0)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, patient: bool = True) -> None:
     def write() -> None:
         with aside(path) as temporary:
             temporary.write_bytes(data)
 
-    patiently(write)
+    patiently(write) if patient else write()
 
 
-def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, patient: bool = True) -> None:
+    write_bytes(path, text.encode(), patient)
 
 
-def write_json(path: Path, data: Any) -> None:
-    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+def write_json(path: Path, data: Any, patient: bool = True) -> None:
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", patient)
 
 
 def read_json(path: Path) -> Any:

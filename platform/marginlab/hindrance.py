@@ -7,7 +7,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from marginlab.files import PASSING, PATIENCE_S
+from marginlab.files import PATIENCE_S
 
 LOCK_S = 2.0  # the registrar holds the database for milliseconds
 
@@ -20,8 +20,6 @@ def hindrance(study_folder: Path) -> str:
             f.write(bytes(4096))
             f.flush()
     except OSError as e:
-        if e.errno not in PASSING:
-            raise
         return f"{study_folder} cannot be written ({e.strerror}). {wait} when it can."
     database = study_folder / "optuna.db"
     if database.exists():
@@ -29,6 +27,6 @@ def hindrance(study_folder: Path) -> str:
             with closing(sqlite3.connect(database, timeout=LOCK_S, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("ROLLBACK")
-        except sqlite3.OperationalError as e:
+        except sqlite3.Error as e:
             return f"{database} cannot be written ({e}): another program holds it. {wait} when that one lets go."
     return ""

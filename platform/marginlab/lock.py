@@ -8,9 +8,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what a file system without locks answers
 
 
 class Held(RuntimeError):
@@ -22,12 +24,14 @@ class Held(RuntimeError):
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = False, needed: bool = False) -> Iterator[None]:
     """Hold the lock of a file, which stays behind, empty of meaning, when it is given back.
+
+    On a file system without locks the block runs unlocked, unless one is ``needed``.
 
     Raises:
         Held: another process has it (never with ``wait``).
-        OSError: the file system has no locks, or cannot be written.
+        OSError: the file cannot be made; or, where a lock is ``needed``, there are none (``NO_LOCKS``).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as f:
@@ -36,14 +40,17 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
                 fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 break
             except OSError as e:
+                if e.errno in NO_LOCKS and not needed:
+                    break
                 if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise
                 if last:
                     raise Held(_holder(path)) from None
             time.sleep(0.05)  # somebody may just be looking (held)
-        f.truncate(0)
-        f.write(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}))
-        f.flush()
+        with suppress(OSError):  # a full disk: the lock is held, it only does not say by whom
+            os.ftruncate(f.fileno(), 0)
+            note = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
+            os.write(f.fileno(), json.dumps(note).encode())
         yield
 
 

@@ -22,7 +22,7 @@ from marginlab.disk import checkpoint_bytes
 from marginlab.files import read_json, read_lines
 from marginlab.study import Resources, Study
 from marginlab.training import Training, probe
-from marginlab.values import InputError, fingerprint
+from marginlab.values import fingerprint
 
 # Measured on 2 CPU cores, with the demo.
 CROWDING = 0.25  # so much longer does a core take while all others train too
@@ -147,8 +147,8 @@ class Paces:
         device = "cuda" if phase.gpus else "cpu"
         try:
             p = probe(training, channels, size, images=images, threads=phase.threads, device=device)
-        except (InputError, RuntimeError) as e:  # diverging, or out of memory
-            raise Unmeasurable(f"{arm} could not be measured: {str(e).splitlines()[0]}") from e
+        except Exception as e:  # diverging, out of memory, or a fault of a user's own loss: its trials will say so
+            raise Unmeasurable(f"{arm} could not be measured: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
         epoch_s = EPOCH_S + checkpoint_bytes(training, channels) / WRITTEN_PER_S
         return Pace(p.batch_s, p.image_s, p.pair_s, epoch_s, PROBED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sqlite3
 import subprocess
 import threading
 import time
@@ -12,13 +13,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from optuna.exceptions import StorageInternalError
+
 from marginlab import stopping
 from marginlab.data.packed import PackedDataset
 from marginlab.data.readers import READERS
 from marginlab.declaration import declare, refuse_changes
 from marginlab.files import read_json, write_json
 from marginlab.hindrance import hindrance
-from marginlab.lock import Held, locked
+from marginlab.lock import NO_LOCKS, Held, locked
 from marginlab.plan import Plan
 from marginlab.search import read_progress
 from marginlab.study import Dataset, Study
@@ -51,7 +54,8 @@ class Journal:
     def write(self) -> None:
         if self.folder is not None:
             status = {"step": self._step, "pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
-            write_json(self.folder / "status.json", status)
+            with suppress(OSError):  # it is there to be looked at: nothing waits for it
+                write_json(self.folder / "status.json", status, patient=False)
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,16 @@ def run_study(
 def _alone(workspace: Workspace, name: str, on_trouble: Callable[[str], None]) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(workspace.lock(name)))
+            stack.enter_context(locked(workspace.lock(name), needed=True))
         except Held as e:
             raise InputError(
                 f"The study {name!r} is already {e}: wait for it, look at it (marginlab status {name} --follow), or stop it there."
             ) from None
         except OSError as e:
+            if e.errno not in NO_LOCKS:
+                raise InputError(
+                    f"{workspace.lock(name)} cannot be written ({e.strerror}): make room, or name another --workspace."
+                ) from e
             on_trouble(
                 f"This file system has no locks ({e.strerror}): see to it that nobody else runs the study {name!r}."
             )
@@ -175,9 +183,8 @@ def _run_study(
     if tracking_uri is not None:
         connect(workspace.root, tracking_uri)  # a server that is not there is said before anything is done
     plan = prepare_all(study, workspace, journal, progress)
-    if fresh and (moved := workspace.set_aside(study.name)):
-        on_trouble(f"The study of this name was moved to {moved}.")
-    refuse_changes(folder, plan)
+    if not fresh:
+        refuse_changes(folder, plan)
     packed = {d.name: str(workspace.packed(d)) for d in study.datasets}
     tracker = Tracker(workspace.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
     journal.step("ray")
@@ -186,6 +193,8 @@ def _run_study(
         with session(address, cpus):
             available = cluster_resources()
             preflight(study, available)
+            if fresh and (moved := workspace.set_aside(study.name)):
+                on_trouble(f"The study of this name was moved to {moved}.")
             declare(folder, plan)
             journal.folder = folder
             journal.step("estimate")
@@ -202,8 +211,8 @@ def _run_study(
         finished = True
     finally:
         journal.step("done" if finished else "stopped")
-        if not finished:
-            _interrupted(tracker, folder)
+        if not finished and journal.folder is not None:
+            _interrupted(tracker, folder, plan, journal)
     truth = against(forecast, journal.seconds)
     write_summary(folder, plan, journal)
     return Outcome(folder, report, link, truth)
@@ -220,11 +229,12 @@ def _recorded(tracker: Tracker, packed: dict[str, str], on_trouble: Callable[[st
         return None
 
 
-def _interrupted(tracker: Tracker, folder: Path) -> None:
-    """Let MLflow know, if it can be told, that nobody is at work any more."""
-    if (folder / "study.json").exists():
-        with suppress(TrackingAway):
-            tracker.sync(at_work=False)
+def _interrupted(tracker: Tracker, folder: Path, plan: Plan, journal: Journal) -> None:
+    """Keep what the session took, and let MLflow know that nobody is at work any more; if either can be done."""
+    with suppress(OSError, StorageInternalError, sqlite3.Error):
+        write_summary(folder, plan, journal, patient=False)
+    with suppress(OSError, TrackingAway):
+        tracker.sync(at_work=False)
 
 
 def _uploaded(tracker: Tracker, report: Path, on_trouble: Callable[[str], None]) -> None:
@@ -267,7 +277,7 @@ class _Syncing:
         return ""
 
 
-def write_summary(folder: Path, plan: Plan, journal: Journal) -> None:
+def write_summary(folder: Path, plan: Plan, journal: Journal, patient: bool = True) -> None:
     """Seconds by step (added up over the times the study was run), searches, machine and code."""
     path = folder / "summary.json"
     before = read_json(path)["steps"] if path.exists() else {}
@@ -285,6 +295,7 @@ def write_summary(folder: Path, plan: Plan, journal: Journal) -> None:
             },
             "commit": git_commit(),
         },
+        patient,
     )
 
 

@@ -33,6 +33,7 @@ from marginlab.files import append_line, read_json, read_lines, write_bytes, wri
 from marginlab.training import Run, State
 from marginlab.values import InputError, from_json, to_json
 
+ATTEMPTS = 3  # starts of one run in one session without a finished epoch between them
 OBJECTIVE = "val/map"  # what a run's best epoch is chosen by, as published
 
 

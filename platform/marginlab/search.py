@@ -7,8 +7,10 @@ on. A search spends epochs, not trials: pruned trials give theirs back, and a tr
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -82,6 +84,8 @@ class _Live:
 
 
 FEW = 8  # ended trials of a study: from as many the share of failed ones is judged
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+LOCKED_S = 60.0  # a look waits so long for a database that somebody has locked
 WAIT = "wait"  # no trial now, but one that is running may give epochs back
 FINISHED = "finished"
 
@@ -256,14 +260,27 @@ class Book:
             study.tell(number, values[self.rules.trial_epochs], skip_if_finished=True)
 
     def leave(self, token: str) -> None:
-        """Take a trial out of its worker's hands and end nothing: it is an orphan to the next book."""
-        self.live.pop(token, None)
+        """Take a trial out of its worker's hands and end nothing: it is an orphan, the first to be given out again."""
+        live = self.live.pop(token, None)
+        if live is not None:
+            order = list(self._studies).index(live.ticket.key)
+            self._orphans.append((live.ticket.number, order, live.ticket.key, live.trial._trial_id))
+            self._orphans.sort(key=lambda o: o[:2])
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def progress(self) -> dict[str, dict[str, Any]]:
         """Per search: what a person wants to see while it runs."""
         return {str(key): summarize(s.get_trials(deepcopy=False), self.rules) for key, s in self._studies.items()}
+
+    def ended(self) -> list[tuple[Ticket, str, str]]:
+        """Every trial that has ended, with its state as run folders have it and the reason."""
+        return [
+            (Ticket(key, t.number, dict(t.params)), STATES[t.state], str(t.user_attrs.get(REASON, "")))
+            for key, study in self._studies.items()
+            for t in study.get_trials(deepcopy=False)
+            if t.state.is_finished()
+        ]
 
     def winner(self, key: SearchKey) -> dict[str, Any] | None:
         """Parameters of the best complete trial, or None where no trial was completed."""
@@ -336,13 +353,24 @@ def read_trials(database: Path, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _trials(database: Path, plan: Plan) -> dict[SearchKey, list[FrozenTrial]]:
-    if not database.exists():
+    if not (database.exists() and _made(database)):
         return {}
     backend = _opened(database, database.stat().st_ino)
     begun = {s.study_name: s._study_id for s in backend.get_all_studies()}
     return {
         key: backend.get_all_trials(begun[str(key)], deepcopy=False) for key in plan.searches() if str(key) in begun
     }
+
+
+def _made(database: Path) -> bool:
+    """Whether the tables are there: who makes them may be at it, or have died at it. The row with the version comes last."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=LOCKED_S)) as connection:
+        try:
+            return bool(connection.execute("SELECT 1 FROM version_info").fetchall())
+        except sqlite3.OperationalError as e:
+            if "no such table" in str(e):
+                return False
+            raise
 
 
 def _utc(local: datetime | None) -> datetime | None:
@@ -352,7 +380,7 @@ def _utc(local: datetime | None) -> datetime | None:
 @lru_cache(maxsize=8)
 def _opened(database: Path, inode: int) -> optuna.storages.BaseStorage:
     """Opening takes longer than reading, and a study that is watched is read every second."""
-    # Without the two checks it writes nothing, so that it cannot meet the registrar while that makes the tables.
+    # The registrar has made the tables (_made), so neither they nor their version need a look.
     return optuna.storages.RDBStorage(f"sqlite:///{database}", skip_compatibility_check=True, skip_table_creation=True)
 
 

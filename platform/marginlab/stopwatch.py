@@ -7,7 +7,7 @@ from pathlib import Path
 
 from marginlab.files import read_json, write_json
 
-KEEP_PERIOD_S = 2.0  # at most so much is lost to a crash
+KEEP_PERIOD_S = 2.0  # a crash loses what passed since somebody last said keep
 
 
 class Stopwatch:
@@ -21,8 +21,8 @@ class Stopwatch:
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._began
 
-    def keep(self) -> None:
-        """Write the seconds down, if that was some time ago."""
-        if time.monotonic() - self._kept >= KEEP_PERIOD_S:
+    def keep(self, now: bool = False) -> None:
+        """Write the seconds down, if that was some time ago or is asked for ``now``."""
+        if now or time.monotonic() - self._kept >= KEEP_PERIOD_S:
             self._kept = time.monotonic()
             write_json(self.path, {"seconds": round(self.seconds(), 3)})

@@ -20,6 +20,8 @@ from marginlab.cluster.registrar import Registrar
 from marginlab.declaration import declare
 from marginlab.hindrance import hindrance
 from marginlab.plan import Plan
+from marginlab.runs import RunFolder
+from marginlab.search import read_progress
 from marginlab.study import Study
 from tests.cluster import studies
 
@@ -188,3 +190,39 @@ def test_too_many_failures_stop_the_study_in_a_sentence(tmp_path: Path) -> None:
     assert actor.trouble().startswith(
         "4 of the 8 trials that ended have failed, more than Search.failed_limit (0.4) allows; 4 times: ValueError: no."
     )
+
+
+def test_a_trial_that_ended_gets_its_result_even_if_its_process_died_before_writing_it(tmp_path: Path) -> None:
+    rules = dataclasses.replace(studies.killed.search, pruner_warmup_epochs=0, pruner_startup_trials=1)
+    folder = begun(tmp_path, dataclasses.replace(studies.killed, search=rules))
+    actor = Registrar(str(folder), "a")
+    good = actor.ask("a/0")
+    for epoch in (1, 2, 3):
+        assert actor.report("a/0", epoch, 0.9)
+    actor.tell("a/0", "complete")
+    bad = actor.ask("a/1")
+    assert not actor.report("a/1", 1, 0.1)  # pruned in the storage, and killed at this moment
+    assert RunFolder.open(Path(bad["folders"][0])).result() is None
+    Registrar(str(folder), "b")
+    for ask, state in ((good, "complete"), (bad, "pruned")):
+        result = RunFolder.open(Path(ask["folders"][0])).result()
+        assert result is not None and result["state"] == state
+
+
+def test_a_wish_to_stop_that_is_taken_back_leaves_the_trial_to_the_next_who_asks(tmp_path: Path) -> None:
+    actor = Registrar(str(begun(tmp_path)), "a")
+    first = actor.ask("a/0")
+    stopping.ask(actor.folder)
+    actor.gone("a/0")
+    stopping.clear(actor.folder)
+    assert actor.ask("a/1")["folders"] == first["folders"]
+
+
+def test_a_database_that_is_being_made_shows_no_search_yet(tmp_path: Path) -> None:
+    plan = Plan(studies.killed, {"oai": "f00"})
+    database = tmp_path / "optuna.db"
+    database.touch()
+    assert read_progress(database, plan) == {}
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE studies (study_id INTEGER)")
+    assert read_progress(database, plan) == {}

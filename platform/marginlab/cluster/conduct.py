@@ -29,6 +29,20 @@ def conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[st
         packed: packed dataset folder by dataset name.
         available: what the cluster has, checked by ``preflight``.
     """
+    from optuna.exceptions import StorageInternalError
+    from ray.exceptions import RayError
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    try:
+        _conduct(plan, folder, packed, available, step)
+    except (RayError, TrainingFailedError, StorageInternalError) as e:
+        last = (str(e).strip().splitlines() or [type(e).__name__])[-1]
+        raise InputError(
+            f"The study cannot go on: {last.rstrip('.')}. Mend it, and run the same command again to carry on."
+        ) from e
+
+
+def _conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[str, float], step: Step) -> None:
     import ray
 
     from marginlab.cluster import registrar

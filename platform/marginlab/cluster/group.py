@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from marginlab import distributed, stopping
 from marginlab.executing import Decide, execute
-from marginlab.files import write_text
-from marginlab.runs import Recorder, RunFolder
+from marginlab.files import PASSING, write_text
+from marginlab.runs import ATTEMPTS, Recorder, RunFolder
 from marginlab.stopping import Stopped
 from marginlab.study import Resources
 
 COLLECTIVE_TIMEOUT_S = 300  # a rank that waits longer for the others gives up, and the group is started again
-ATTEMPTS = 3  # starts of one run without a finished epoch between them
 
 
 def train_group(
@@ -37,6 +37,7 @@ def train_group(
         ask: how ranks decide and what they open: ``{"session": ..., "study": folder, "open_test": bool, "registrar": name,
             "token": ..., ...}``.
     """
+    epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"folders": folders, "packed": packed, **ask},
@@ -49,7 +50,7 @@ def train_group(
         run_config=RunConfig(
             name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=ATTEMPTS * (len(folders) + 1)),
+            failure_config=FailureConfig(max_failures=(ATTEMPTS + 1) * (epochs + len(folders))),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
@@ -94,8 +95,10 @@ def run_one(
     except Stopped:
         raise
     except Exception as e:
-        write_text(path / "error.txt", traceback.format_exc())
-        if distributed.world() > 1 or isinstance(e, (RayError, OSError)):
+        with suppress(OSError):
+            write_text(path / "error.txt", traceback.format_exc(), patient=False)
+        of_the_platform = isinstance(e, RayError) or (isinstance(e, OSError) and e.errno in PASSING)
+        if distributed.world() > 1 or of_the_platform:
             raise
         return Recorder(folder).finish("failed", f"{type(e).__name__}: {e}")
 

@@ -16,7 +16,7 @@ from marginlab.cluster.session import NAMESPACE
 from marginlab.declaration import read_plan
 from marginlab.files import PATIENCE_S
 from marginlab.runs import Recorder, RunFolder
-from marginlab.search import FINISHED, Book
+from marginlab.search import FINISHED, Book, Ticket
 from marginlab.stopwatch import Stopwatch
 from marginlab.values import InputError
 
@@ -33,15 +33,21 @@ class Registrar:
 
     def __init__(self, study_folder: str, session: str) -> None:
         self.folder, self.session = Path(study_folder), session
-        self.folders: dict[str, list[Path]] = {}  # by token
         self.halted = ""  # why the study cannot go on
         self.plan = read_plan(self.folder)
         self.watch = Stopwatch(self.folder / "search_seconds.json")
         self.book = self._patiently(self._open)
+        self._close()
 
     def _open(self) -> Book:
         budget = self.plan.study.search.time_budget_s
-        late = (lambda: self.watch.seconds() >= budget) if budget is not None else (lambda: False)
+
+        def late() -> bool:
+            over = budget is not None and self.watch.seconds() >= budget
+            if over:
+                self.watch.keep(now=True)  # what is over stays over
+            return over
+
         return Book(self.plan, f"sqlite:///{self.folder / 'optuna.db'}", self.session, late)
 
     def _patiently(self, do: Callable[[], T]) -> T:
@@ -62,6 +68,7 @@ class Registrar:
 
     def ask(self, token: str) -> dict[str, Any] | str:
         """A trial with its run folders (made here, one per fold), or ``wait`` or ``finished``."""
+        self.watch.keep()
         if stopping.asked(self.folder) or self.trouble():
             return FINISHED
         while not isinstance(ticket := self._patiently(lambda: self.book.ask(token)), str):
@@ -74,7 +81,6 @@ class Registrar:
                 self._tell(token, "failed", str(e))
                 continue
             folders = [RunFolder.create(self.folder / t.folder, t.run, t.labels).path for t in tasks]
-            self.folders[token] = folders
             return {"token": token, "dataset": ticket.key.dataset, "folders": [str(f) for f in folders]}
         return ticket
 
@@ -84,11 +90,27 @@ class Registrar:
 
     def tell(self, token: str, state: str, reason: str = "") -> None:
         """End a trial here and in its run folders: those that its process left open, or never began, get a result too."""
+        self.watch.keep()
+        live = self.book.live.get(token)
         self._tell(token, state, reason)
-        for path in self.folders.pop(token, []):
-            folder = RunFolder.open(path)
-            if folder.result() is None:
-                Recorder(folder).finish(state, reason or "The trial ended in an earlier fold.")
+        if live is not None:
+            self._close_trial(live.ticket, state, reason)
+
+    def _close(self) -> None:
+        """Give a result to the run folders of all trials that ended: whoever ended one may have died before it did so."""
+        for ticket, state, reason in self._patiently(self.book.ended):
+            self._close_trial(ticket, state, reason)
+
+    def _close_trial(self, ticket: Ticket, state: str, reason: str) -> None:
+        for fold in self.plan.study.search.folds:
+            try:
+                path = self.folder / self.plan.trial(ticket.key, ticket.number, ticket.params, fold).folder
+            except InputError:  # parameters that do not go together never had a folder
+                return
+            if (path / "run.json").exists() and not (path / "result.json").exists():
+                folder = RunFolder.open(path)
+                earlier = "" if folder.begun else "The trial ended in an earlier fold."
+                Recorder(folder).finish(state, reason or earlier)
 
     def _tell(self, token: str, state: str, reason: str) -> None:
         self._patiently(lambda: self.book.tell(token, state, reason))
@@ -116,6 +138,7 @@ class Registrar:
         return self._patiently(self.book.over)
 
     def winners(self) -> list[tuple[Any, dict[str, Any] | None]]:
+        self._close()
         return self._patiently(lambda: [(key, self.book.winner(key)) for key in self.plan.searches()])
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
 from marginlab.cluster import registrar
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
-from marginlab.runs import RunFolder
+from marginlab.runs import ATTEMPTS, RunFolder
 from marginlab.search import FINISHED, WAIT
 from marginlab.stopping import Stopped
 from marginlab.study import Search
@@ -89,9 +90,8 @@ def search(
             name=f"search-{session}",
             storage_path=str(storage),
             verbose=0,
-            failure_config=tune.FailureConfig(
-                max_failures=2
-            ),  # restarts of a lost actor; the run resumes from its folder
+            # Restarts of a lost actor; the run resumes from its folder, which counts them (RunFolder.begin_attempt).
+            failure_config=tune.FailureConfig(max_failures=(ATTEMPTS + 1) * (rules.trial_epochs + 1)),
         ),
     ).fit()
 
@@ -109,8 +109,8 @@ def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
                 break
     except Stopped:
         return
-    except OSError as e:
-        _halt(ask, f"{type(e).__name__}: {e}")
+    except (RayError, OSError) as e:  # of the platform: run_one keeps a run's own
+        _halt(ask, f"{type(e).__name__}: {str(e).strip().splitlines()[-1]}")
         return
     _end(config, shared)
 

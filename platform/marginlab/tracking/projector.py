@@ -8,7 +8,6 @@ that is logged twice with the same time once. So a sync may be cut off anywhere,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marginlab.files import read_json, read_lines, write_json
+from marginlab.lock import locked
 from marginlab.tracking import describe
 from marginlab.tracking.store import Store, TrackingAway, connect
 from marginlab.values import InputError
@@ -119,8 +119,7 @@ class Tracker:
         """The connection, with this tracker as the only one at work on the study's folder."""
         if not (self.folder / "study.json").exists():
             raise InputError(f"{self.folder} holds no study.json: it is not the folder of a study.")
-        with (self.folder / ".tracking.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / ".tracking.lock", wait=True):
             if self._take() != self._token:  # another process was here: what we remember may be old
                 self._forget()
             try:

@@ -5,7 +5,6 @@ mlflow is imported by :func:`connect` and not before: it takes two seconds and 2
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from marginlab.lock import locked
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ def connect(workspace: Path, uri: str | None = None) -> Store:
     workspace.mkdir(parents=True, exist_ok=True)
     try:
         # Processes that create the tables of a new database together fail: one does, the others wait.
-        with (workspace / ".mlflow.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(workspace / ".mlflow.lock", wait=True):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
     except (MlflowException, ImportError, ValueError) as e:
