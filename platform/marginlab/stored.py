@@ -132,11 +132,11 @@ def _read(path: Path, rows: int) -> Iterator[np.ndarray]:
     """float32 [rows, D] at a time, the last piece shorter; row groups of any size."""
     held: list[np.ndarray] = []
     with pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=["embedding"]):
+        for batch in file.iter_batches(batch_size=rows, columns=["embedding"], use_threads=False):
             column = batch.column(0)
             if column.null_count:
                 raise InputError(f"{path}: an image has no embedding.")
-            values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
             held.append(values.reshape(len(column), -1))
             if sum(map(len, held)) >= rows:
                 whole = np.concatenate(held)

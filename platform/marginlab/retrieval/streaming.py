@@ -70,6 +70,7 @@ class _Turn:
         self.matches, self.own, self.level = matches, own, level
         self.rows: ModuleType = rows_on(q.device)
         self.q = q[torch.from_numpy(own).to(q.device)]
+        self.most = block_bytes(q.device) // 4  # similarities; asked once, so that both readings have the same products
         self.row, self.col = matches.positives(own) if level is None else self._everything()
         self.out_row, self.out_col = matches.left_out(own)
         self.value = np.empty(len(self.row), dtype=np.float32)
@@ -94,6 +95,7 @@ class _Turn:
     def _blocks(self, parts: Parts) -> Iterator[_Block]:
         """Products of a few queries with a whole part each; the shapes are the same in every reading."""
         first, total = 0, len(self.matches.g_code)
+        room = torch.empty(0, device=self.q.device)
         for part in parts():
             g = checked_unit(part, "gallery").to(self.q.device)
             if g.shape[1] != self.q.shape[1]:
@@ -102,11 +104,14 @@ class _Turn:
                 break
             if not len(g):
                 continue
-            chunk = max(1, block_bytes(self.q.device) // (4 * len(g)))
+            chunk = min(len(self.q), max(1, self.most // len(g)))
+            if len(room) < chunk * len(g):
+                room = torch.empty(chunk * len(g), device=self.q.device)
             for i in range(0, len(self.q), chunk):
                 queries = slice(i, min(i + chunk, len(self.q)))
+                here = room[: (queries.stop - i) * len(g)].view(-1, len(g))
                 with full_precision(self.q.device):
-                    sim = self.q[queries] @ g.T
+                    sim = torch.mm(self.q[queries], g.T, out=here)
                 yield _Block(sim, queries, slice(*np.searchsorted(self.row, (queries.start, queries.stop))), first)
             first += len(g)
         else:
