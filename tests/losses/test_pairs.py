@@ -8,6 +8,7 @@ import torch
 from every import LOSSES
 
 from marginlab.losses import AdaTriplet, Pairs
+from marginlab.losses.pairs import linear
 from marginlab.margins import AutoMargin, Margin, Statistics
 
 
@@ -27,6 +28,29 @@ def test_masks_slots_and_counts_are_those_of_the_loops(name: str) -> None:
     for i in n:
         assert positives.column[i][positives.real[i]].tolist() == [j for j in n if j != i and y[i] == y[j]]
         assert torch.equal(positives.sim[i], pairs.sim[i, positives.column[i]])
+
+
+@pytest.mark.parametrize("name", brute_force.LABELS)
+@pytest.mark.parametrize("slots", [None, 9])
+def test_negatives_and_close_pairs_of_some_rows_are_those_of_the_masks(name: str, slots: int | None) -> None:
+    x, y = brute_force.batch(name)
+    pairs, beta = Pairs.of(x, y, slots), torch.tensor(0.1, dtype=torch.float64)
+    for rows in (slice(0, len(y)), slice(1, 4)):
+        an = pairs.negatives(rows)
+        assert torch.equal(an, torch.where(pairs.negative, pairs.sim, -float("inf"))[rows])
+        close = pairs.close(rows, an, beta, torch.empty_like(an))
+        assert torch.equal(close, (pairs.negative_pairs & (pairs.sim >= beta))[rows].double())
+    assert pairs.some_alone == bool((pairs.classes.size == 1).any())
+
+
+def test_every_weight_is_a_gradient_of_the_first_of_its_sums() -> None:
+    sim = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    one, other = torch.arange(6.0).view(2, 3).double(), torch.eye(3, dtype=torch.float64)[:2]
+    sums = linear(sim, torch.tensor([5.0, 6, 7, 8], dtype=torch.float64), one, other)
+    assert sums.tolist() == [5, 6, 7, 8]
+    (sums * torch.tensor([2.0, 100, 3, 100])).sum().backward()
+    assert sim.grad is not None
+    assert torch.equal(sim.grad, 2 * one + 3 * other)
 
 
 def test_more_slots_than_needed_change_nothing() -> None:

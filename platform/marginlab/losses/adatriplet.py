@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from marginlab.losses.pairs import LossTerms, Pairs, linear
-from marginlab.losses.triplet import check_mining, smooth_sums, triplet_sums
+from marginlab.losses.triplet import check_mining, hinge_sums, smooth_sums, triplet_sums
 from marginlab.values import InputError, later, value
 
 if TYPE_CHECKING:
@@ -64,9 +64,11 @@ class AdaTriplet:
 
     def __call__(self, pairs: Pairs, margin: Margin) -> LossTerms:
         lse = self.pair == "lse"
-        triplets = smooth_sums if self.smooth else triplet_sums
-        push = soft_pair_sums if lse else pair_sums
-        sums = [triplets(pairs, margin.epsilon, self.mining), push(pairs, margin.beta)]
+        if self.smooth or lse:
+            triplets = smooth_sums if self.smooth else triplet_sums
+            sums = [triplets(pairs, margin.epsilon, self.mining), pair_sums(pairs, margin.beta, lse)]
+        else:
+            sums = [hinge_sums(pairs, margin.epsilon, self.mining, margin.beta)]
         if self.pull:
             sums.append(positive_sums(pairs, margin["beta_p"], lse))
         loss, active, excess, close, *pulled = pairs.total(torch.cat(sums)).unbind()
@@ -86,32 +88,23 @@ class AdaTriplet:
         return LossTerms(total, parts, share)
 
 
-def pair_sums(pairs: Pairs, beta: Tensor) -> Tensor:
-    """Of the negative pairs this rank owns, float64 [2]: the sum of (sim - beta) where sim >= beta, and their number."""
-    with torch.no_grad():
-        close = torch.empty_like(pairs.negative)
-        rows_sum = torch.zeros_like(pairs.sim[:, 0], dtype=torch.float64)
-        for rows in pairs.chunks():
-            sim = pairs.sim[rows]
-            close[rows] = pairs.negative_pairs[rows] & (sim >= beta)
-            rows_sum[rows] = torch.where(close[rows], sim, 0).sum(1).double()
-        count = close.sum().double()
-        excess = rows_sum.sum() - beta * count
-    return torch.stack([linear(pairs.sim, close, excess), count])
+def pair_sums(pairs: Pairs, beta: Tensor, soft: bool) -> Tensor:
+    """Of the negative pairs this rank owns, float64 [2]: the sum of (sim - beta) where sim >= beta, and their number.
 
-
-def soft_pair_sums(pairs: Pairs, beta: Tensor) -> Tensor:
-    """As :func:`pair_sums`, with log(1 + exp(sim - beta)) for (sim - beta), of the same pairs."""
+    ``soft``: log(1 + exp(sim - beta)) for (sim - beta), of the same pairs.
+    """
     with torch.no_grad():
-        weight = torch.empty_like(pairs.sim)
+        weight, bound = torch.empty_like(pairs.sim), beta.to(pairs.sim.dtype)
         sums = pairs.sim.new_zeros((len(pairs.sim), 2), dtype=torch.float64)
         for rows in pairs.chunks():
-            excess = pairs.sim[rows] - beta
-            close = pairs.negative_pairs[rows] & (excess >= 0)
-            weight[rows] = excess.sigmoid() * close
-            sums[rows] = torch.stack([torch.where(close, softplus(excess), 0).sum(1), close.sum(1)], 1).double()
+            close = pairs.close(rows, pairs.negatives(rows), bound, out=weight[rows])
+            term = softplus(pairs.sim[rows] - bound) if soft else pairs.sim[rows]
+            sums[rows] = torch.stack([(term * close).sum(1), close.sum(1)], 1).double()
+            if soft:
+                close *= (pairs.sim[rows] - bound).sigmoid_()
         total, count = sums.sum(0).unbind()
-    return torch.stack([linear(pairs.sim, weight, total), count])
+        total = total if soft else total - beta * count
+    return linear(pairs.sim, torch.stack([total, count]), weight)
 
 
 def positive_sums(pairs: Pairs, beta_p: Tensor, soft: bool) -> Tensor:

@@ -99,4 +99,4 @@ class FineTriplet:
                 weight[rows] = (2 * g * sim * term * (sim > -m)).to(weight.dtype)
                 sums[rows] = torch.stack([term.sum(1), (owned & (sim > m)).sum(1).double()], 1)
             total, near = sums.sum(0).unbind()
-        return torch.stack([linear(pairs.sim, weight, total), near])
+        return torch.stack([linear(pairs.sim, total, weight), near])

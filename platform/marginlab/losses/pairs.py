@@ -54,18 +54,17 @@ class LossTerms:
 class Pairs:
     """Similarities of this rank's anchors (rows) with everyone's embeddings (columns, in rank order).
 
-    Nothing below waits for the device: no ``.item()``, no index lists, no boolean indexing.
+    Nothing below waits for the device: no ``.item()``, no index lists, no boolean indexing. Masks [b, B] are made when they
+    are first asked for; what is fast does without them (:meth:`negatives`).
     """
 
     sim: Tensor  # [b, B] cosine, float32 (float64 if the embeddings are); gradient flows to every rank's embeddings
-    positive: Tensor  # bool [b, B], same label and not the same place in the batch
-    negative: Tensor  # bool [b, B], other label
-    first: Tensor  # bool [b, B], own global index < the column's: the rank of the smaller index owns an unordered pair
     embeddings: Tensor  # [B, D] of unit length: what sim's columns are made of; gradient flows to every rank
     labels: Tensor  # int64 [B]
     classes: Classes
     start: int  # global index of this rank's first row
     max_positives: int  # M
+    some_alone: bool  # False if it is known that no image is alone in its class: read where that is free, on a CPU
 
     @classmethod
     def of(cls, embeddings: Tensor, labels: Tensor, max_positives: int | None = None) -> Pairs:
@@ -89,9 +88,6 @@ class Pairs:
             sim = own @ every.T
         everyone = distributed.gather(labels)
         start = distributed.rank() * len(labels)
-        column = torch.arange(len(everyone), device=labels.device)
-        row = column[start : start + len(labels), None]
-        same = labels[:, None] == everyone
         classes = Classes.of(everyone)
         if max_positives is None:
             max_positives = int(classes.size.max()) - 1
@@ -100,8 +96,8 @@ class Pairs:
                 f"max_positives is {max_positives}, but an image of this batch has {classes.size.max() - 1} positives: "
                 "pass the sampler's images per identity minus one, or None to count them."
             )
-        positive, first = same & (row != column), row < column
-        return cls(sim, positive, ~same, first, every, everyone, classes, start, max_positives)
+        some_alone = labels.device.type != "cpu" or bool((classes.size == 1).any())
+        return cls(sim, every, everyone, classes, start, max_positives, some_alone)
 
     def total(self, x: Tensor) -> Tensor:
         """Sum over ranks in float64; differentiable so that DDP's averaged gradient is the exact one."""
@@ -109,7 +105,24 @@ class Pairs:
 
     def mean(self, total: Tensor, count: Tensor) -> Tensor:
         """A global sum by its global count. 0, with a zero gradient, for the empty set (whose sum is 0)."""
-        return total / count.clamp(min=1)
+        return total / count.detach().clamp(min=1)
+
+    @cached_property
+    def positive(self) -> Tensor:
+        """bool [b, B]: same label and not the same place in the batch."""
+        same = self.labels[self.rows, None] == self.labels
+        same.diagonal(self.start).fill_(False)
+        return same
+
+    @cached_property
+    def negative(self) -> Tensor:
+        """bool [b, B]: other label."""
+        return self.labels[self.rows, None] != self.labels
+
+    @cached_property
+    def first(self) -> Tensor:
+        """bool [b, B]: own global index < the column's. The rank of the smaller index owns an unordered pair."""
+        return torch.ones_like(self.sim, dtype=torch.bool).triu_(self.start + 1)
 
     @cached_property
     def negative_pairs(self) -> Tensor:
@@ -118,8 +131,7 @@ class Pairs:
         As published, pairs are taken from triplets: one exists if a *or* n has a positive. Two images that are both
         alone in their classes form no pair. (In P x K batches nobody is alone, and every negative pair exists.)
         """
-        partnered = self.classes.size > 1
-        return self.negative & self.first & (partnered[self.rows, None] | partnered)
+        return self.negative & self.first & (self._partnered[self.rows, None] | self._partnered)
 
     @cached_property
     def positive_pairs(self) -> Tensor:
@@ -151,29 +163,56 @@ class Pairs:
         column, real = self._slots
         return Positives(self.sim.gather(1, column), column, real)
 
-    @property
+    def negatives(self, rows: slice) -> Tensor:
+        """[r, B]: the similarities of these rows' negatives, and -inf in the other columns; a copy without a graph.
+
+        The columns of a row's own class are few and known: to write to them takes a tenth of the time of a mask.
+        """
+        return self.sim.detach()[rows].scatter(1, self._own_class[rows], -float("inf"))
+
+    def close(self, rows: slice, an: Tensor, beta: Tensor, out: Tensor) -> Tensor:
+        """Where ``negative_pairs[rows]`` are at least ``beta`` similar: 1, else 0; into ``out`` [r, B], which is returned.
+
+        an: ``negatives(rows)``; beta: of its dtype.
+        """
+        torch.ge(an, beta, out=out).triu_(self.start + rows.start + 1)
+        if self.some_alone:
+            out *= self._partnered[rows.start + self.start : rows.stop + self.start, None] | self._partnered
+        return out
+
+    @cached_property
     def triplet_count(self) -> Tensor:
         """Number of ordered triplets (a, p, n) of the global batch, from the class sizes; 0-d float64, no communication."""
         size = self.classes.size.double()
         return ((size - 1) * (len(self.labels) - size)).sum()
 
-    @property
+    @cached_property
     def negative_count(self) -> Tensor:
         """Number of unordered negative pairs of the global batch, counted as :attr:`negative_pairs` has them."""
         size = self.classes.size.double()
         alone = (size == 1).sum()
         return ((len(self.labels) - size).sum() - alone * (alone - 1)) / 2
 
-    @property
+    @cached_property
     def positive_count(self) -> Tensor:
         """Number of unordered positive pairs of the global batch."""
         return (self.classes.size.double() - 1).sum() / 2
 
     def chunks(self) -> Iterator[slice]:
-        """Row slices for elementwise work on [b, B]: as large as stays in a CPU's cache, or all rows on an accelerator."""
-        cells = 2**18 if self.sim.device.type == "cpu" else 2**26
-        step = max(1, cells // max(1, self.sim.shape[1]))
-        return (slice(i, i + step) for i in range(0, len(self.sim), step))
+        """Row slices for elementwise work on [b, B]: as large as some stay in a CPU's L2 cache, or all rows on an accelerator."""
+        return chunks(self.sim)
+
+    @cached_property
+    def _partnered(self) -> Tensor:
+        """bool [B], not alone in its class."""
+        return self.classes.size > 1
+
+    @cached_property
+    def _own_class(self) -> Tensor:
+        """int64 [b, M + 1]: the columns of each row's own class, itself among them, again where the class is smaller."""
+        column, real = self._slots
+        own = torch.arange(self.start, self.start + len(column), device=column.device)[:, None]
+        return torch.cat([own, torch.where(real, column, own)], 1)
 
     @cached_property
     def _slots(self) -> tuple[Tensor, Tensor]:
@@ -185,26 +224,40 @@ class Pairs:
         return order[(begin + slot + behind_self).clamp(max=len(order) - 1)], slot < size - 1
 
 
+def chunks(x: Tensor) -> Iterator[slice]:
+    """Of x [b, B], see :meth:`Pairs.chunks`."""
+    cells = 2**16 if x.device.type == "cpu" else 2**26
+    step = max(1, cells // max(1, x.shape[1]))
+    return (slice(i, min(i + step, len(x))) for i in range(0, len(x), step))
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sim: Tensor, weight: Tensor, value: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
+    def forward(ctx: Any, sim: Tensor, sums: Tensor, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(*weights)
         ctx.dtype = sim.dtype
-        return value.clone()
+        return sums.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        grad = grad.to(ctx.dtype)
-        return (torch.where(weight, grad, 0) if weight.dtype == torch.bool else weight * grad), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weights = ctx.saved_tensors
+        first, *rest = grad.to(ctx.dtype).reshape(len(weights), -1)[:, 0].unbind()
+        out = torch.empty_like(weights[0])
+        for rows in chunks(out):
+            torch.mul(weights[0][rows], first, out=out[rows])
+            for weight, slope in zip(weights[1:], rest, strict=True):
+                out[rows].addcmul_(weight[rows], slope)
+        return out, None, *(None for _ in weights)
 
 
-def linear(sim: Tensor, weight: Tensor, value: Tensor) -> Tensor:
-    """``value``, with ``weight`` as its gradient with respect to ``sim``.
+def linear(sim: Tensor, sums: Tensor, *weights: Tensor) -> Tensor:
+    """``sums``, the first of which has ``weight`` as its gradient with respect to ``sim``, and the others none.
 
-    For losses that are linear in the similarities between decisions: the decisions, hence the weights [b, B] (bool for
-    0 and 1), are made without a graph, in place and in chunks; the graph holds nothing else. For other losses the
-    weights are the derivatives at the present similarities.
+    With k weights [b, B], ``sums`` [k n] are k such groups of n behind each other.
+
+    For losses that are linear in the similarities between decisions: the decisions, hence the weights, are made without a
+    graph, in place and in chunks; the graph holds nothing else. For other losses the weights are the derivatives at the
+    present similarities.
     """
-    return cast(Tensor, _Linear.apply(sim, weight, value))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Linear.apply(sim, sums, *weights))  # type: ignore[no-untyped-call]

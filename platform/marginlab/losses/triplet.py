@@ -63,21 +63,34 @@ def triplet_sums(pairs: Pairs, epsilon: Tensor, mining: str) -> Tensor:
     weight_ap is minus that of {a, p}. The weights are constants, so the gradient is exact, and no tensor is larger
     than [b, B] though there are up to b * M * B triplets.
     """
+    return hinge_sums(pairs, epsilon, mining, None)
+
+
+def hinge_sums(pairs: Pairs, epsilon: Tensor, mining: str, beta: Tensor | None) -> Tensor:
+    """:func:`triplet_sums`, and behind them, unless ``beta`` is None, the summed excess over it of the negative pairs
+    that this rank owns and their number: float64 [2] or [4] from one pass over sim, each part of it while it is in cache.
+    """
     with torch.no_grad():
         positives = pairs.positives()
-        # Neither padding nor what is not a negative can be active: its gap is infinite.
-        ap = positives.sim.masked_fill(~positives.real, float("inf"))
-        weight, number = torch.zeros_like(pairs.sim), torch.zeros_like(positives.sim)
-        linear_part = torch.zeros_like(pairs.sim[:, 0], dtype=torch.float64)
+        ap = positives.sim.masked_fill(~positives.real, float("inf"))  # padding is not active: its gap is infinite
+        bounds = [x.to(ap.dtype) for x in (epsilon, beta) if x is not None]
+        weights = [torch.empty_like(pairs.sim) for _ in bounds]
+        number, sums = torch.empty_like(ap), ap.new_empty(3, len(ap))
         for rows in pairs.chunks():
-            sim = pairs.sim[rows]
-            an = torch.where(pairs.negative[rows], sim, -float("inf"))
-            _count_active(ap[rows], an, epsilon, mining, weight[rows], number[rows])
-            weight[rows].scatter_add_(1, positives.column[rows], -number[rows])  # padding adds 0
-            linear_part[rows] = (weight[rows] * sim).sum(1).double()
+            an, weight, part = pairs.negatives(rows), weights[0][rows], sums[:, rows]
+            _count_active(ap[rows], an, bounds[0], mining, weight, number[rows])
+            weight.scatter_add_(1, positives.column[rows], -number[rows])  # padding adds 0
+            torch.sum(weight * pairs.sim[rows], 1, out=part[0])
+            if beta is not None:
+                close = pairs.close(rows, an, bounds[1], weights[1][rows])
+                torch.sum(torch.mul(close, pairs.sim[rows], out=an), 1, out=part[1])
+                torch.sum(close, 1, out=part[2])
+        linear_part, near, close = sums.double().sum(1).unbind()
         count = number.double().sum()
-        loss = linear_part.sum() + epsilon * count
-    return torch.stack([linear(pairs.sim, weight, loss), count])
+        out = [linear_part + epsilon * count, count]
+        if beta is not None:
+            out += [near - beta * close, close]
+    return linear(pairs.sim, torch.stack(out), *weights)
 
 
 def _count_active(ap: Tensor, an: Tensor, epsilon: Tensor, mining: str, weight: Tensor, number: Tensor) -> None:
@@ -86,16 +99,22 @@ def _count_active(ap: Tensor, an: Tensor, epsilon: Tensor, mining: str, weight: 
     ap: [r, M] similarities of the positives, an: [r, B] of the negatives. Comparisons write floats, not bools: torch has
     vectorised kernels for the former alone, and counts up to 2**24 are exact.
     """
-    gap, active = torch.empty_like(an), torch.empty_like(an)
-    for slot in range(0 if mining == "easy" else ap.shape[1]):
+    slots = 0 if mining == "easy" else ap.shape[1]
+    if slots == 0:
+        weight.zero_()
+        number.zero_()
+    gap, room = torch.empty_like(an), torch.empty_like(an)
+    for slot in range(slots):
+        active = room if slot else weight
         torch.sub(ap[:, slot, None], an, out=gap)
         torch.lt(gap, epsilon, out=active)  # mined includes gap == epsilon, but a loss of 0 is not averaged over
         if mining == "semihard":
             active *= gap.gt_(0)
         elif mining == "hard":
             active *= gap.le_(0)
-        weight += active
-        number[:, slot] = active.sum(1)
+        torch.sum(active, 1, out=number[:, slot])
+        if slot:
+            weight += active
 
 
 def smooth_sums(pairs: Pairs, epsilon: Tensor, mining: str) -> Tensor:
@@ -128,12 +147,11 @@ def over_triplets(pairs: Pairs, cells: Cells, number: int) -> Tensor:
         weight, by_positive = torch.zeros_like(pairs.sim), torch.zeros_like(positives.sim)
         sums = pairs.sim.new_zeros((len(pairs.sim), number), dtype=torch.float64)
         for rows in pairs.chunks():
-            an = torch.where(pairs.negative[rows], pairs.sim[rows], -float("inf"))
+            an = pairs.negatives(rows)
             for slot in range(every_ap.shape[1]):
                 summed, by_ap, by_an = cells(every_ap[rows, slot, None], an)
                 sums[rows] += torch.stack([x.sum(1).double() for x in summed], 1)
                 weight[rows] += by_an
                 by_positive[rows, slot] = by_ap.sum(1)
         weight.scatter_add_(1, positives.column, by_positive)  # padding adds 0
-        loss, *rest = sums.sum(0).unbind()
-    return torch.stack([linear(pairs.sim, weight, loss), *rest])
+    return linear(pairs.sim, sums.sum(0), weight)

@@ -40,10 +40,11 @@ class Statistics:
         pos = torch.where(positives.real, positives.sim, 0).sum(1).double()  # [b]
         itself = pairs.sim.diagonal(pairs.start).double()
         neg = pairs.sim.sum(1).double() - pos - itself  # [b]
-        alone = (pairs.classes.size == 1).to(pairs.sim.dtype)  # [B]
-        neither = alone[pairs.rows] * ((pairs.sim @ alone).double() - itself)  # [b]
         gap = pos * (len(pairs.labels) - size) - neg * (size - 1)
-        sums = pairs.total(torch.stack([gap.sum(), (neg - neither).sum() / 2, pos.sum() / 2]))
+        if pairs.some_alone:
+            alone = (pairs.classes.size == 1).to(pairs.sim.dtype)  # [B]
+            neg = neg - alone[pairs.rows] * ((pairs.sim @ alone).double() - itself)
+        sums = pairs.total(torch.stack([gap.sum(), neg.sum() / 2, pos.sum() / 2]))
         counts = torch.stack([pairs.triplet_count, pairs.negative_count, pairs.positive_count])
         return cls(torch.stack([sums, counts], 1), {name: pairs.total(x) for name, x in (measured or {}).items()})
 
