@@ -11,6 +11,7 @@ LOCK ?= cpu
 PIP_ARGS ?=
 VENV ?= .venv
 PYTEST_ARGS ?=
+ONLY ?=
 LOCK_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -40,8 +41,8 @@ lint: install ## style, formatting and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: install ## the speed figures: tests/benchmarks/bench_*.py
-	$(BIN)/python -m pytest tests/benchmarks -s -o python_files='bench_*.py' $(PYTEST_ARGS)
+bench: install ## measure speed and memory and write BENCHMARKS.md (ONLY=losses for tests/benchmarks/bench_losses.py)
+	PYTHONPATH=platform $(BIN)/python tests/benchmarks/run.py $(ONLY)
 
 # The stamp is newer than everything that decides what is installed, so a second run does nothing. A venv has one lock: the
 # other's stamp goes.

@@ -1,6 +1,6 @@
 """All metrics of ``Ranking`` against the bare product Q G^T in the same chunks: time and memory.
 
-    make bench PYTEST_ARGS="-k retrieval"
+    make bench ONLY=retrieval
     PYTHONPATH=platform python tests/benchmarks/bench_retrieval.py "R = 3"      # one case, as JSON
 
 Each case has a process of its own, so that its peak memory is its own. Product and ranking take turns there, and each
@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
+from measuring import Row, apart, ratios, times
 
 from marginlab.retrieval import Ranking, metrics, unit
 from marginlab.retrieval.embeddings import full_precision
@@ -121,23 +120,19 @@ def peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_retrieval(name, capsys):
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    command = [sys.executable, __file__, name]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
-    s = {part: np.array(v) for part, v in found["seconds"].items()}
-    ratio = (s["ranks"] + s["metrics"]) / s["product"]
-    medians = ", ".join(f"{part} {np.median(v):.2f} s" for part, v in s.items())
-    with capsys.disabled():
-        print(
-            f"\n{name}: {np.median(ratio):.1f} times the product ({ratio.min():.1f} to {ratio.max():.1f}, "
-            f"goal {CASES[name].goal:g}); {medians}; {found['peak'] / 1e9:.2f} GB"
+def rows() -> Iterator[Row]:
+    for name, case in CASES.items():
+        found = apart(__file__, name)
+        assert np.isfinite(list(found["means"].values())).all()
+        s = {part: np.array(v) for part, v in found["seconds"].items()}
+        ratio = ratios(s["ranks"] + s["metrics"], s["product"])
+        medians = ", ".join(f"{part} {np.median(v):.2f} s" for part, v in s.items())
+        what = f"all metrics of `Ranking` against the bare product, {name}"
+        yield Row(what, f"within {case.goal:g}x", f"{times(ratio)}; {medians}", ratio[0] <= case.goal)
+        peak_GB = found["peak"] / 1e9
+        yield Row(
+            f"peak memory of the process, {name}", "under 1.5 GB", f"{peak_GB:.2f} GB", peak_GB < MOST_MEMORY / 1e9
         )
-    assert np.isfinite(list(found["means"].values())).all()
-    assert np.median(ratio) < CASES[name].goal
-    assert found["peak"] < MOST_MEMORY
 
 
 if __name__ == "__main__":
