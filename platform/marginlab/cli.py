@@ -457,9 +457,9 @@ def main(argv: list[str] | None = None) -> None:
         errors.print(Text.assemble(("marginlab: ", "red"), str(e)), soft_wrap=True)
         sys.exit(2)
     except OSError as e:
-        from marginlab.files import PASSING
+        from marginlab.files import passes
 
-        if e.errno not in PASSING:
+        if not passes(e):
             raise
         what = (
             f"{e.strerror}: {e.filename or 'a file could not be written'}. Make room, and run the same command again."

@@ -40,14 +40,19 @@ def aside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def patiently(do: Callable[[], T]) -> T:
-    """Call ``do``, and again while the disk is full, read-only or out of order, for at most ``PATIENCE_S``."""
+def passes(e: Exception) -> bool:
+    """Whether it is a disk that is full, read-only or out of order, which a person can mend."""
+    return isinstance(e, OSError) and e.errno in PASSING
+
+
+def patiently(do: Callable[[], T], passes: Callable[[Exception], bool] = passes) -> T:
+    """Call ``do``, and again while what it raises ``passes``, for at most ``PATIENCE_S``."""
     until, pause = time.monotonic() + PATIENCE_S, 0.1
     while True:
         try:
             return do()
-        except OSError as e:
-            if e.errno not in PASSING or time.monotonic() + pause > until:
+        except Exception as e:
+            if not passes(e) or time.monotonic() + pause > until:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 5.0)

@@ -84,7 +84,6 @@ class _Live:
 
 
 FEW = 8  # ended trials of a study: from as many the share of failed ones is judged
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 LOCKED_S = 60.0  # a look waits so long for a database that somebody has locked
 WAIT = "wait"  # no trial now, but one that is running may give epochs back
 FINISHED = "finished"

@@ -15,7 +15,6 @@ import optuna
 import pytest
 
 from marginlab import files, stopping
-from marginlab.cluster import registrar
 from marginlab.cluster.registrar import Registrar
 from marginlab.declaration import declare
 from marginlab.hindrance import hindrance
@@ -123,7 +122,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 
 def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registrar, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(files, "PATIENCE_S", 0.5)
     actor = Registrar(str(begun(tmp_path)), "s")
     with full_disk(), pytest.raises(optuna.exceptions.StorageInternalError):
         actor.ask("s/0")

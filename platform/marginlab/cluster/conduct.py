@@ -33,13 +33,13 @@ def conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[st
     from ray.exceptions import RayError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from marginlab.cluster.registrar import cannot_go_on
+
     try:
         _conduct(plan, folder, packed, available, step)
     except (RayError, TrainingFailedError, StorageInternalError) as e:
         last = (str(e).strip().splitlines() or [type(e).__name__])[-1]
-        raise InputError(
-            f"The study cannot go on: {last.rstrip('.')}. Mend it, and run the same command again to carry on."
-        ) from e
+        raise InputError(cannot_go_on(last)) from e
 
 
 def _conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[str, float], step: Step) -> None:

@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from marginlab import distributed, stopping
 from marginlab.executing import Decide, execute
-from marginlab.files import PASSING, write_text
+from marginlab.files import passes, write_text
 from marginlab.runs import ATTEMPTS, Recorder, RunFolder
 from marginlab.stopping import Stopped
 from marginlab.study import Resources
@@ -97,8 +97,7 @@ def run_one(
     except Exception as e:
         with suppress(OSError):
             write_text(path / "error.txt", traceback.format_exc(), patient=False)
-        of_the_platform = isinstance(e, RayError) or (isinstance(e, OSError) and e.errno in PASSING)
-        if distributed.world() > 1 or of_the_platform:
+        if distributed.world() > 1 or isinstance(e, RayError) or passes(e):
             raise
         return Recorder(folder).finish("failed", f"{type(e).__name__}: {e}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from marginlab import stopping
 from marginlab.cluster.session import NAMESPACE
 from marginlab.declaration import read_plan
-from marginlab.files import PATIENCE_S
+from marginlab.files import patiently
 from marginlab.runs import Recorder, RunFolder
 from marginlab.search import FINISHED, Book, Ticket
 from marginlab.stopwatch import Stopwatch
@@ -23,6 +22,10 @@ from marginlab.values import InputError
 HEAD = {"node:__internal_head__": 0.001}  # pins an actor to the head node and costs no CPU
 REFUSALS = (StorageInternalError, SQLAlchemyError, OSError)  # of a storage that is locked or cannot be written
 T = TypeVar("T")
+
+
+def cannot_go_on(reason: str) -> str:
+    return f"The study cannot go on: {reason.rstrip('.')}. Mend it, and run the same command again to carry on."
 
 
 class Registrar:
@@ -52,19 +55,19 @@ class Registrar:
 
     def _patiently(self, do: Callable[[], T]) -> T:
         """What the storage refuses is begun again on a book read anew from it: as after a crash, nothing is done twice."""
-        until, pause = time.monotonic() + PATIENCE_S, 0.2
-        while True:
+        refused = False
+
+        def again() -> T:
+            nonlocal refused
+            if refused:
+                self.book, refused = self._open(), False
             try:
                 return do()
             except REFUSALS:
-                if time.monotonic() + pause > until:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, 5.0)
-            try:
-                self.book = self._open()
-            except REFUSALS:
-                continue
+                refused = True
+                raise
+
+        return patiently(again, lambda e: isinstance(e, REFUSALS))
 
     def ask(self, token: str) -> dict[str, Any] | str:
         """A trial with its run folders (made here, one per fold), or ``wait`` or ``finished``."""
@@ -124,9 +127,7 @@ class Registrar:
 
     def halt(self, token: str, reason: str) -> None:
         """The platform cannot go on with a trial, and no fault of the trial's: no other is begun, this one waits."""
-        self.halted = (
-            self.halted or f"The study cannot go on: {reason}. Mend it, and run the same command again to carry on."
-        )
+        self.halted = self.halted or cannot_go_on(reason)
         self.book.leave(token)
 
     def trouble(self) -> str:

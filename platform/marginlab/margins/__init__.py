@@ -42,16 +42,5 @@ __all__ = [
 ]
 
 # A value is recorded under its module's name. Recorded studies know these as marginlab.margins:AutoMargin and so on.
-for _policy in (
-    AutoMargin,
-    CosineMargin,
-    EasyShareMargin,
-    FixedMargin,
-    MovingAverage,
-    NoMargin,
-    PerBatch,
-    PositiveBound,
-    QuantileMargin,
-    StepMargin,
-):
-    _policy.__module__ = __name__
+for _policy in POLICIES:
+    type(_policy).__module__ = __name__

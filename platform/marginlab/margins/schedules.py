@@ -15,8 +15,27 @@ from marginlab.values import InputError, value
 EPOCH = "epoch"  # what a schedule remembers: how many epochs have ended
 
 
+class _Schedule:
+    """Margins that are a function of the number of epochs that have ended."""
+
+    beta: float | None
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        return ("epsilon",) if self.beta is None else ("epsilon", "beta")
+
+    def start(self) -> Margin:
+        return self._after(torch.tensor(0))
+
+    def after_epoch(self, margin: Margin, statistics: Statistics) -> Margin:
+        return self._after(margin[EPOCH] + 1)
+
+    def _after(self, epochs: Tensor) -> Margin:
+        raise NotImplementedError
+
+
 @value
-class CosineMargin:
+class CosineMargin(_Schedule):
     """From ``epsilon`` to ``epsilon_end`` (and ``beta`` to ``beta_end``) along half a cosine, within ``epochs`` epochs.
 
     After t epochs a margin is end + (start - end) (1 + cos(pi t / epochs)) / 2, and the end from t = epochs on: the first
@@ -37,16 +56,6 @@ class CosineMargin:
                 f"CosineMargin.epochs must be at least 1, not {self.epochs}: the end is reached after them."
             )
 
-    @property
-    def sets(self) -> tuple[str, ...]:
-        return _sets(self.beta)
-
-    def start(self) -> Margin:
-        return self._after(torch.tensor(0))
-
-    def after_epoch(self, margin: Margin, statistics: Statistics) -> Margin:
-        return self._after(margin[EPOCH] + 1)
-
     def _after(self, epochs: Tensor) -> Margin:
         left = (1 + torch.cos(math.pi * epochs.double().clamp(max=self.epochs) / self.epochs)) / 2
         beta = torch.full_like(left, math.nan if self.beta is None else self.beta)
@@ -56,7 +65,7 @@ class CosineMargin:
 
 
 @value
-class StepMargin:
+class StepMargin(_Schedule):
     """``epsilon`` grows by ``epsilon_step`` (and ``beta`` by ``beta_step``) after each of the numbers of epochs in ``at``.
 
     A margin raised in stages, such as ``StepMargin(epsilon=0.1, epsilon_step=0.2, at=(30, 60))``: 0.1 for 30 epochs, 0.3 for
@@ -78,24 +87,10 @@ class StepMargin:
             )
         _check_ends(self, epsilon_step=self.epsilon_step, beta_step=self.beta_step)
 
-    @property
-    def sets(self) -> tuple[str, ...]:
-        return _sets(self.beta)
-
-    def start(self) -> Margin:
-        return self._after(torch.tensor(0))
-
-    def after_epoch(self, margin: Margin, statistics: Statistics) -> Margin:
-        return self._after(margin[EPOCH] + 1)
-
     def _after(self, epochs: Tensor) -> Margin:
         steps = sum(((epochs >= t).double() for t in self.at), torch.zeros((), dtype=torch.float64))
         beta = math.nan if self.beta is None else self.beta
         return Margin(self.epsilon + steps * self.epsilon_step, beta + steps * self.beta_step, {EPOCH: epochs})
-
-
-def _sets(beta: float | None) -> tuple[str, ...]:
-    return ("epsilon",) if beta is None else ("epsilon", "beta")
 
 
 def _check_ends(policy: Any, **steps: float) -> None:
