@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.server
+import signal
 import subprocess
 import sys
 import threading
@@ -73,3 +74,37 @@ def test_experiments_get_a_location_in_the_workspace_and_are_restored(place):
     store.client.delete_experiment(made)
     assert store.experiment("tracked") == made
     assert store.client.get_experiment(made).lifecycle_stage == "active"
+
+
+KILLED_HALF_WAY = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from marginlab.tracking import connect
+
+seen = []
+
+@event.listens_for(Engine, "before_cursor_execute")
+def count(connection, cursor, statement, *rest):
+    seen.append(statement)
+    if len(seen) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+connect(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("statement", [40, 400])
+def test_killed_while_the_tables_are_made(tmp_path, statement):
+    """Found by a kill at a random moment: a database with half of its tables could not be opened again."""
+    done = subprocess.run([sys.executable, "-c", KILLED_HALF_WAY, str(tmp_path), str(statement)])
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "mlflow.db").exists()
+    assert len(connect(tmp_path).client.search_experiments()) == 1
+
+
+def test_a_database_that_is_none_ends_in_a_sentence(tmp_path):
+    (tmp_path / "mlflow.db").write_text("a shopping list, and nothing that sqlite knows")
+    with pytest.raises(TrackingAway, match=r"mlflow\.db, cannot be opened .*move it away, and `marginlab sync`"):
+        connect(tmp_path)

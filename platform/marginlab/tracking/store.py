@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from marginlab.files import aside
 from marginlab.lock import locked
 from marginlab.values import InputError
 
@@ -113,6 +114,7 @@ def connect(workspace: Path, uri: str | None = None) -> Store:
     _check_reachable(uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -120,11 +122,25 @@ def connect(workspace: Path, uri: str | None = None) -> Store:
     try:
         # Processes that create the tables of a new database together fail: one does, the others wait.
         with locked(workspace / ".mlflow.lock", wait=True):
+            if uri == default_uri(workspace):
+                _make(workspace / "mlflow.db")
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
-    except (MlflowException, ImportError, ValueError) as e:
-        raise _away(uri, _first_line(e)) from e
+    except (MlflowException, SQLAlchemyError, ImportError, ValueError) as e:
+        raise _away(uri, _first_line(e), own=uri == default_uri(workspace)) from e
     return Store(workspace, uri, client)
+
+
+def _make(database: Path) -> None:
+    """Make the tables aside: MLflow does it in fifty steps, and cannot open what a killed process left of them."""
+    if database.exists():
+        return
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    with aside(database) as temporary:
+        engine = create_sqlalchemy_engine(f"sqlite:///{temporary}")  # type: ignore[no-untyped-call]
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
+        engine.dispose()
 
 
 def shown(uri: str) -> str:
@@ -133,7 +149,12 @@ def shown(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
-def _away(uri: str, reason: str) -> TrackingAway:
+def _away(uri: str, reason: str, own: bool = False) -> TrackingAway:
+    if own:
+        return TrackingAway(
+            f"The workspace's own MLflow database, {uri.removeprefix('sqlite:///')}, cannot be opened ({reason}): move it "
+            "away, and `marginlab sync` makes another from the run folders."
+        )
     return TrackingAway(
         f"No MLflow answers at {shown(uri)} ({reason}): start the server, correct the tracking URI, or leave it out to "
         "use the workspace's own mlflow.db."
