@@ -26,14 +26,14 @@ GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")
 MOST_TRIALS = 60  # drawn per panel, evenly chosen: a page stays small
 MOST_POINTS = 200  # per curve
 
-_INK, _GRID = "#000001", "#000002"
+INK, _GRID = "#000001", "#000002"
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own typeface
     "svg.hashsalt": "marginlab",
     "text.parse_math": False,
     "font.size": 11.0,
     "path.simplify": True,
-    **{name: _INK for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")},
+    **{name: INK for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")},
     "grid.color": _GRID,
     "axes.grid": True,
     "axes.spines.top": False,
@@ -72,58 +72,65 @@ def validation_panel(
         single: ``tables.single_curves`` of one dataset and metric. mean: ``tables.learning_curves`` likewise.
     """
     index = arms.index(arm)
-    with _axes("epoch", "validation mAP") as (figure, ax):
+    with axes("epoch", "validation mAP") as (figure, ax):
         for kind, opacity, width in (("trial", 0.22, 0.8), ("confirmation", 0.5, 0.9)):
             runs = single.filter(pl.col("arm") == arm, pl.col("kind") == kind).partition_by("id", maintain_order=True)
-            for run in _thinned(runs, MOST_TRIALS):
-                _line(ax, run, "value", _stand_in(index), alpha=opacity, linewidth=width)
+            for run in thinned(runs, MOST_TRIALS):
+                _line(ax, run, "value", stand_in(index), alpha=opacity, linewidth=width)
         for other in (a for a in arms if a != arm):
-            _line(ax, _whole(mean, other), "mean", _INK, alpha=0.35, linewidth=1.1)
-        _line(ax, _whole(mean, arm), "mean", _stand_in(index), linewidth=2.4)
+            _line(ax, _whole(mean, other), "mean", INK, alpha=0.35, linewidth=1.1)
+        _line(ax, _whole(mean, arm), "mean", stand_in(index), linewidth=2.4)
         ax.set_ylim(axis)
-        return _svg(figure, f"Validation mAP over epochs, arm {arm}")
+        return as_svg(figure, f"Validation mAP over epochs, arm {arm}")
 
 
 def margin_panel(single: pl.DataFrame, mean: pl.DataFrame, arms: Sequence[str], label: str) -> str:
     """One margin of all arms over epochs: confirmation runs thin, their mean thick. Frames as for the validation panel."""
-    with _axes("epoch", label) as (figure, ax):
+    with axes("epoch", label) as (figure, ax):
         for index, arm in enumerate(arms):
             runs = single.filter(pl.col("arm") == arm, pl.col("kind") == "confirmation").partition_by(
                 "id", maintain_order=True
             )
-            for run in _thinned(runs, MOST_TRIALS):
-                _line(ax, run, "value", _stand_in(index), alpha=0.4, linewidth=0.8)
-            _line(ax, _whole(mean, arm), "mean", _stand_in(index), linewidth=2.2, linestyle=_matplotlib_dash(index))
-        return _svg(figure, f"{label} over epochs, by arm")
+            for run in thinned(runs, MOST_TRIALS):
+                _line(ax, run, "value", stand_in(index), alpha=0.4, linewidth=0.8)
+            _line(ax, _whole(mean, arm), "mean", stand_in(index), linewidth=2.2, linestyle=line_style(index))
+        return as_svg(figure, f"{label} over epochs, by arm")
 
 
 def horizon_panel(headline: pl.DataFrame, arms: Sequence[str], label: str) -> str:
     """A test metric by months between gallery and query image, mean and standard error. ``headline``: one dataset and metric."""
     months = headline["horizon"].unique(maintain_order=True).to_list()
-    with _axes("months from gallery to query image", label) as (figure, ax):
+    with axes("months from gallery to query image", label) as (figure, ax):
         for index, arm in enumerate(arms):
             frame = headline.filter(pl.col("arm") == arm)
             at = [
                 months.index(h) + (index - (len(arms) - 1) / 2) * min(0.12, 0.6 / len(arms)) for h in frame["horizon"]
             ]
             bars = frame["se"].fill_null(0.0)  # a single seed has no bar
-            colour, marker = _stand_in(index), MARKERS[index % len(MARKERS)]
+            colour, marker = stand_in(index), MARKERS[index % len(MARKERS)]
             ax.errorbar(at, frame["mean"], yerr=bars, fmt=marker, color=colour, markersize=5, elinewidth=1.3, capsize=4)
         ax.set_xticks(range(len(months)), ["all" if m is None else str(m) for m in months])
         ax.set_xlim(-0.5, len(months) - 0.5)
         ax.grid(axis="x", visible=False)
-        return _svg(figure, f"{label} by horizon, by arm")
+        return as_svg(figure, f"{label} by horizon, by arm")
 
 
 @contextmanager
-def _axes(x: str, y: str) -> Iterator[tuple[Figure, Axes]]:
+def axes(
+    x: str, y: str, *, size: tuple[float, float] = (4.2, 2.9), whole: bool = True
+) -> Iterator[tuple[Figure, Axes]]:
+    """An empty panel to draw on, for :func:`as_svg`. Draw with :func:`stand_in` and :data:`INK` alone.
+
+    Args:
+        size: inches. whole: ticks of the horizontal axis stand at whole numbers.
+    """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         ax = figure.add_subplot()
         ax.set_xlabel(x)
         ax.set_ylabel(y)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole))
         ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
         yield figure, ax
 
@@ -142,31 +149,35 @@ def _whole(mean: pl.DataFrame, arm: str) -> pl.DataFrame:
     return curve.filter(pl.col("n") == pl.col("n").max()).sort("epoch")
 
 
-def _thinned(runs: list[pl.DataFrame], most: int) -> list[pl.DataFrame]:
+def thinned(runs: list[pl.DataFrame], most: int) -> list[pl.DataFrame]:
+    """At most ``most`` of them, evenly chosen."""
     return [runs[i * len(runs) // most] for i in range(most)] if len(runs) > most else runs
 
 
-def _stand_in(index: int) -> str:
+def stand_in(index: int) -> str:
+    """The colour to draw an arm with, which :func:`as_svg` turns into the page's."""
     return f"#0000{16 + index % COLOURS:02x}"
 
 
-def _matplotlib_dash(index: int) -> object:
+def line_style(index: int) -> object:
+    """An arm's dash, as matplotlib wants it."""
     lengths = tuple(float(x) / 2 for x in dash(index).split())
     return (0, lengths) if lengths else "-"
 
 
-def _svg(figure: Figure, label: str) -> str:
+def as_svg(figure: Figure, label: str) -> str:
+    """The drawing with the page's colours; ``label`` is what a screen reader says of it."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
-    svg = re.sub(r'\bd="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), svg)
+    svg = re.sub(r'\b(?:d|x|y)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), svg)
     svg = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 var(--type)", svg)
-    svg = svg.replace(_INK, "var(--ink)").replace(_GRID, "var(--grid)")
+    svg = svg.replace(INK, "var(--ink)").replace(_GRID, "var(--grid)")
     for index in range(COLOURS):
-        svg = svg.replace(_stand_in(index), arm_colour(index))
+        svg = svg.replace(stand_in(index), arm_colour(index))
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None  # matplotlib always writes one
     title = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
