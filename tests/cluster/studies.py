@@ -2,12 +2,17 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import ClassVar
 
+import polars as pl
 import torch
+from torch import nn
 
 from marginlab.augment import Augment
+from marginlab.data.oai import OAI
 from marginlab.data.phantom import OaiPhantom
+from marginlab.data.raw import RawTable
 from marginlab.losses import AdaTriplet, LossTerms, Pairs
 from marginlab.margins import AutoMargin, FixedMargin, Margin
 from marginlab.networks import SmallNetwork
@@ -36,14 +41,38 @@ inline = Study(
     comparison=Comparison(contrast=("auto", "fixed"), margin=0.01),
 )
 
+
+@value
+class Owned:
+    """A network of the study file's own."""
+
+    dim: int = 16
+
+    def build(self, channels: int) -> nn.Module:
+        return SmallNetwork(width=16, dim=self.dim).build(channels)
+
+
+LAST_MONTHS = 90.0
+
+
+@value
+class OwnReader:
+    """A reader of the study file's own: OAI's, without its last visits."""
+
+    def read(self, root: Path) -> RawTable:
+        table = OAI().read(root)
+        return dataclasses.replace(table, rows=table.rows.filter(pl.col("months") < LAST_MONTHS))
+
+
 # Every trial is a Ray Train worker group of two. The first learns, the second leaves the network as it is and is pruned.
 nested = dataclasses.replace(
     inline,
     name="nested",
+    datasets=[Dataset("oai", phantom=OaiPhantom(subjects=40, size=36), size=36, reader=OwnReader())],
     arms=[
         Arm(
             "fixed",
-            dataclasses.replace(tiny, margin=FixedMargin(), lr=0.1),
+            dataclasses.replace(tiny, network=Owned(), margin=FixedMargin(), lr=0.1),
             space={"lr": choice([0.1, 1e-12])},
             start=[{"lr": 1e-12}],
         )

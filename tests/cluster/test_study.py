@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from ray.util import placement_group_table
 
 from marginlab.cli import main
+from marginlab.declaration import load_study
 from marginlab.files import read_json
 from marginlab.replay import find_data, find_run, replay, summary
 from marginlab.results import Results
@@ -53,7 +54,7 @@ def inline(ray_here: None, home: Path) -> tuple[Outcome, list[str], list[str]]:
 
 @pytest.fixture(scope="session")
 def nested(inline: Any, home: Path) -> tuple[Outcome, list[str], list[str]]:
-    return run(studies.nested, home)
+    return run(load_study(f"{Path(studies.__file__)}:nested"), home)  # its network and reader are the file's own
 
 
 def trials_of(folder: Path) -> dict[tuple[str, int], optuna.trial.FrozenTrial]:
@@ -195,6 +196,16 @@ def test_trials_as_worker_groups_are_pruned_and_leave_nothing_behind(nested: Any
     held = [g for g in placement_group_table().values() if g["state"] in ("CREATED", "PENDING", "RESCHEDULING")]
     assert held == []
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+
+
+def test_a_network_and_a_reader_of_ones_own_are_recorded_and_replayed(nested: Any, home: Path) -> None:
+    outcome, *_ = nested
+    trial = next(f for f in folders_of(outcome.folder, "trial") if f.result()["state"] == "complete")  # type: ignore[index]
+    network = read_json(trial.path / "run.json")["run"]["training"]["network"]
+    assert network["type"].endswith(":Owned") and network["type_source"]
+    data = find_data(home, trial.run.data)
+    assert data.info["reader"].endswith(":OwnReader") and data.manifest["months"].max() < studies.LAST_MONTHS
+    assert replay(trial, data, epochs=1).epochs[0].same  # the untrained network; two workers add up in another order
 
 
 def test_what_can_never_be_scheduled_is_refused_before_anything_is_trained(inline: Any, home: Path) -> None:
