@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import math
+
 import polars as pl
 import pytest
 
 from marginlab import tables
 from marginlab.results import Results
+from marginlab.space import choice, loguniform, uniform
+from marginlab.study import Arm, Comparison
+from marginlab.training import Training
 from tests.report.synthetic import EPOCHS, Synthetic, study
 
 
@@ -109,3 +114,26 @@ def test_a_study_that_has_only_begun_has_empty_tables(tmp_path):
     assert tables.headline(results).is_empty() and tables.learning_curves(results).is_empty()
     assert tables.time_use(results).is_empty()
     assert tables.searches(results)["trials"].null_count() == 6
+
+
+def test_the_room_that_a_search_has():
+    """By hand: three options times a width of 0.8; logarithmic widths in natural logarithms."""
+    arms = [
+        Arm("a", Training(), {"margin.k_delta": choice([1.0, 2.0, 4.0]), "loss.lam": uniform(0.2, 1.0)}),
+        Arm("b", Training(), {"lr": loguniform(1e-4, 1e-3)}),
+        Arm("c", Training()),
+    ]
+    frame = tables.spaces(study(arms=arms, comparison=Comparison()))
+    assert frame["dimensions"].to_list() == [2, 1, 0]
+    assert frame["volume"].to_list() == pytest.approx([3 * 0.8, math.log(10), 0.0])
+    assert frame["space"].to_list()[0] == "margin.k_delta: 1 | 2 | 4, loss.lam: 0.2 to 1"
+
+
+def test_two_studies_side_by_side(tmp_path):
+    first = Results.open(Synthetic(tmp_path / "a").whole())
+    fewer = Synthetic(tmp_path / "b", study(seeds=2, arms=study().arms[:2]))
+    frame = tables.side_by_side(first, Results.open(fewer.whole()))
+    row = frame.filter(dataset="oai", arm="automargin", metric="test/map").filter(pl.col("horizon").is_null())
+    assert row.select("mean", "n", "mean_second", "n_second").row(0) == pytest.approx((0.92, 3, 0.91, 2))
+    alone = frame.filter(arm="triplet")
+    assert len(alone) and alone["mean_second"].is_null().all() and alone["mean"].is_not_null().all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,10 @@ class Choice:
 
     def bounds(self) -> tuple[Any, ...]:
         return self.options
+
+    def size(self) -> float:
+        """How many options there are."""
+        return float(len(self.options))
 
     def __str__(self) -> str:
         return " | ".join(f"{o:g}" if isinstance(o, float) else str(o) for o in self.options)
@@ -46,6 +51,10 @@ class Uniform:
     def bounds(self) -> tuple[Any, ...]:
         return (self.low, self.high)
 
+    def size(self) -> float:
+        """The width; of a logarithmic one, in natural logarithms."""
+        return math.log(self.high / self.low) if self.log else self.high - self.low
+
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" + (" (log)" if self.log else "")
 
@@ -64,6 +73,10 @@ class RandInt:
 
     def bounds(self) -> tuple[Any, ...]:
         return (self.low, self.high)
+
+    def size(self) -> float:
+        """How many whole numbers there are."""
+        return float(self.high - self.low + 1)
 
     def __str__(self) -> str:
         return f"{self.low} to {self.high}"

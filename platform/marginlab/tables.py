@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import polars as pl
 
 from marginlab.compare import optimism
+from marginlab.published import beside
 from marginlab.results import Results, step_seconds
+from marginlab.study import Study
 
 METRICS = {
     "test/map": "mAP",
@@ -102,6 +105,40 @@ def parameters(params: dict[str, Any] | None) -> str | None:
         return None
     shown = (f"{k} = {v:.4g}" if isinstance(v, float) else f"{k} = {v}" for k, v in sorted(params.items()))
     return ", ".join(shown) or "nothing searched"
+
+
+def spaces(study: Study) -> pl.DataFrame:
+    """What each arm's search may vary: arm, dimensions, volume, space. An arm with more room has more to find, and to miss.
+
+    ``volume`` is the product of the dimensions' sizes: options of a choice, the width of an interval (of a logarithmic one in
+    natural logarithms), the count of whole numbers. Volumes of spaces with other dimensions are not comparable.
+    """
+    rows = [
+        {
+            "arm": arm.name,
+            "dimensions": len(arm.space),
+            "volume": math.prod(allowed.size() for allowed in arm.space.values()) if arm.space else 0.0,
+            "space": ", ".join(f"{path}: {allowed}" for path, allowed in arm.space.items()) or "nothing searched",
+        }
+        for arm in study.arms
+    ]
+    return pl.DataFrame(
+        rows, schema={"arm": pl.String, "dimensions": pl.Int64, "volume": pl.Float64, "space": pl.String}
+    )
+
+
+def beside_published(results: Results) -> pl.DataFrame:
+    """The paper's tables and this study's figures in one frame (``published.SCHEMA``); empty where nothing was published."""
+    return beside(results, headline(results))
+
+
+def side_by_side(first: Results, second: Results) -> pl.DataFrame:
+    """Two studies' test figures: dataset, arm, metric, horizon, then mean, se and n of each (``_second``); null where one has none."""
+    on = ["dataset", "arm", "metric", "horizon"]
+    joined = headline(first).join(
+        headline(second), on=on, how="full", coalesce=True, nulls_equal=True, suffix="_second", maintain_order="left"
+    )
+    return joined.select(*on, "mean", "se", "n", "mean_second", "se_second", "n_second")
 
 
 def time_use(results: Results) -> pl.DataFrame:
