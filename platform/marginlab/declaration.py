@@ -135,3 +135,8 @@ def differences(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]
                 where = name if owner == "study" else f"{owner}: {name}"
                 lines.append(f"{where}: was {json.dumps(old)}, is {json.dumps(new)}")
     return lines
+
+
+def told_apart(first: Plan, second: Plan) -> list[str]:
+    """How two studies differ in what they share: settings, arms and datasets of the same names. A line per difference."""
+    return differences(*(_pinned(to_json(p.study), p.data) for p in (first, second)))
