@@ -18,6 +18,7 @@ import torch
 from marginlab.cluster.group import decider, run_one
 from marginlab.cluster.registrar import Registrar
 from marginlab.declaration import declare, load_study
+from marginlab.fresh import Fresh
 from marginlab.plan import Plan
 from marginlab.report import write_report
 from marginlab.results import Results
@@ -41,7 +42,7 @@ def life(root: Path, home: Path, name: str, spec: str = "killed") -> None:
     plan = Plan(study, {"oai": packed.fingerprint}, ("oai",))
     folder = workspace.study(name)
     declare(folder, plan)
-    ask: dict[str, Any] = {"session": f"{time.time_ns()}", "study": str(folder), "open_test": False}
+    ask: dict[str, Any] = {"session": f"{time.time_ns()}", "study": str(folder)}
     registrar = Registrar(str(folder), ask["session"])
     number = 0
     while not isinstance(ticket := registrar.ask(f"{ask['session']}/{number}"), str):
@@ -52,10 +53,9 @@ def life(root: Path, home: Path, name: str, spec: str = "killed") -> None:
         registrar.tell(ticket["token"], result["state"], result["reason"])
         number += 1
     assert registrar.over()
-    (key, params), *_ = registrar.winners()
-    for task in plan.confirmations(key, params or {}):
+    for task in Fresh.of(plan, registrar.found()).tasks():
         path = RunFolder.create(folder / task.folder, task.run, task.labels).path
-        run_one(path, packed.folder, decider({}, 0), {**ask, "open_test": True}, torch.device("cpu"))
+        run_one(path, packed.folder, decider({}, 0), ask, torch.device("cpu"))
     Tracker(root, folder).sync()
     write_report(Results.open(folder), folder / "report", None)
 

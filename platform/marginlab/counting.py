@@ -11,6 +11,8 @@ from marginlab.data.phantom import count
 from marginlab.data.raw import conform
 from marginlab.data.readers import reader as reader_named
 from marginlab.data.splits import FOLDS, with_folds
+from marginlab.fresh import covers
+from marginlab.plan import Plan
 from marginlab.study import Dataset, Search
 from marginlab.values import InputError
 from marginlab.workspace import Workspace
@@ -71,6 +73,37 @@ def most_trials(rules: Search) -> int:
     """Trials of a whole search, were all pruned at once that may be."""
     whole = min(rules.pruner_startup_trials, rules.epochs_budget // rules.trial_epochs)
     return whole + (rules.epochs_budget - whole * rules.trial_epochs) // _pruned_epochs(rules)
+
+
+def most_incumbents(plan: Plan, complete: int = 0, epochs: int | None = None) -> int:
+    """Runs of one search's incumbents, did every trial that is completed lead for a while.
+
+    Args:
+        complete: trials completed so far.
+        epochs: what is left to search; by default the whole budget.
+    """
+    rules, confirmation = plan.study.search, plan.study.confirmation
+    further = (rules.epochs_budget if epochs is None else epochs) // rules.trial_epochs
+    trials = complete + further - covers(plan)  # where confirmation covers the search, it has the winner
+    return max(0, trials) * confirmation.incumbents * len(rules.folds)
+
+
+def expected_incumbents(plan: Plan, complete: int = 0, epochs: int | None = None) -> float:
+    """Runs of one search's incumbents that are still to come: of n values in any order, 1 + 1/2 + ... + 1/n are the highest so far.
+
+    Half of the trials that may be pruned are taken to be, so they are not completed.
+    """
+    rules, confirmation = plan.study.search, plan.study.confirmation
+    epochs = rules.epochs_budget if epochs is None else epochs
+    trials = expected_trials(rules, epochs, complete)
+    whole = max(0, min(rules.pruner_startup_trials - complete, epochs // rules.trial_epochs))
+    n = complete + whole + round((trials - whole) / 2)
+    served = min(1 + confirmation.defaults, n) if covers(plan) else 0  # the winner, and the default that leads at first
+    return max(0.0, _leaders(n) - max(_leaders(complete), served)) * confirmation.incumbents * len(rules.folds)
+
+
+def _leaders(n: int) -> float:
+    return sum(1 / i for i in range(1, n + 1))
 
 
 def _pruned_epochs(rules: Search) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from marginlab.counting import Counts, expected_trials, most_trials
+from marginlab.counting import Counts, expected_incumbents, expected_trials, most_incumbents, most_trials
 from marginlab.networks import build_seeded
 from marginlab.plan import Plan
 from marginlab.training import Training
@@ -28,7 +28,7 @@ class Size:
 @dataclass(frozen=True)
 class Disk:
     runs: float  # run folders
-    most: float  # the same, were all trials pruned that may be
+    most: float  # the same, were all trials pruned that may be, and had every completed one led for a while
     copies: float  # MLflow's, in a local store
     data: float  # packed datasets
     raw: float  # rendered phantoms
@@ -41,7 +41,8 @@ class Disk:
 def disk(plan: Plan, counted: dict[str, Counts]) -> Disk:
     """For the whole study, from its first epoch to its last. ``counted``: by dataset name."""
     study, search = plan.study, plan.study.search
-    confirmed = study.confirmation.seeds * study.confirmation.folds
+    rules = study.confirmation
+    leaders, most_leaders = expected_incumbents(plan), most_incumbents(plan)
     trials, most = expected_trials(search, search.epochs_budget), most_trials(search)
     sizes = {
         (arm.name, c): size_of(arm.training, c) for c in {c.channels for c in counted.values()} for arm in study.arms
@@ -52,11 +53,13 @@ def disk(plan: Plan, counted: dict[str, Counts]) -> Disk:
         size = sizes[key.arm, c.channels]
         kept = size.weights + c.validation * size.embedding  # what MLflow copies
         trial = kept + size.checkpoint + RECORD_BYTES
-        winner = trial + c.test * size.embedding + ROW_BYTES * (study.confirmation.epochs or search.max_epochs)
+        winner = trial + c.test * size.embedding + ROW_BYTES * plan.epochs("confirmation")
+        leader = trial + ROW_BYTES * search.max_epochs
+        confirmed = rules.seeds * rules.folds * (2 if rules.defaults and key.replicate == 0 else 1)
         rows = ROW_BYTES * search.epochs_budget
-        runs += trials * len(search.folds) * trial + confirmed * winner + rows
-        at_most += most * len(search.folds) * trial + confirmed * winner + rows
-        copies += (trials * len(search.folds) + confirmed) * kept
+        runs += trials * len(search.folds) * trial + confirmed * winner + leaders * leader + rows
+        at_most += most * len(search.folds) * trial + confirmed * winner + most_leaders * leader + rows
+        copies += (trials * len(search.folds) + confirmed + leaders) * kept
     data = sum(counted[d.name].images * counted[d.name].channels * d.size**2 for d in study.datasets)
     raw = sum(counted[d.name].images * PNG_SHARE * d.phantom.size**2 for d in study.datasets if d.phantom is not None)
     return Disk(runs, at_most, copies, data, raw)

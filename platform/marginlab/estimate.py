@@ -4,7 +4,7 @@ Images are counted (counting.py), what is left is read from the study's folder (
 measured (pace.py), and the platform's own time was: the constants below, on 2 CPU cores. Prints nothing, writes nothing.
 
     an epoch    batches x seconds per batch + evaluation + writing
-    a run       its epochs, the evaluation of the untrained network, and in confirmation the test split
+    a run       its epochs, the evaluation of the untrained network, and where it is opened the test split
     a step      its runs over the runs at once, and what the platform takes
 """
 
@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from marginlab.counting import Counts, counts, expected_trials
+from marginlab.counting import Counts, counts, expected_incumbents, expected_trials
 from marginlab.data.sampler import steps_per_epoch
 from marginlab.data.store import INLINE
 from marginlab.pace import EARLIER, PROBED, Paces, Phase, Unmeasurable, phases
-from marginlab.plan import Plan, SearchKey
+from marginlab.plan import OPENS_TEST, Plan, SearchKey
 from marginlab.remaining import Remaining, remaining
 from marginlab.study import Dataset, Study
 from marginlab.values import InputError
@@ -147,25 +147,36 @@ class _Model:
         return min(seconds, max(0.0, rules.time_budget_s - self.left.searched_s) + longest)
 
     def confirmation(self) -> float:
-        rules = self.plan.study.confirmation
-        todo = sum(len(runs) for runs in self.left.runs.values())
+        fresh = [(key, kind, runs) for key in self.plan.searches() for kind, runs in self.left.fresh(key)]
+        to_come = self._to_come()
+        todo = sum(len(runs) for _, _, runs in fresh) + round(sum(to_come.values()))
         if not todo:
             return 0.0
-        phase, epochs = _narrowed(self.both[1], todo), rules.epochs or self.plan.study.search.max_epochs
-        seconds = 0.0
-        for key, runs in self.left.runs.items():
-            cost = self._cost(key, phase) if runs else None
-            for done in runs:
-                assert cost is not None
-                seconds += (epochs - (done or 0)) * cost.epoch_s + (cost.evaluation_s if done is None else 0.0)
-                seconds += cost.test_s + RUN_S
+        phase = _narrowed(self.both[1], todo)
+        seconds = sum(self._fresh(kind, key, runs, phase) for key, kind, runs in fresh)
+        seconds += sum(n * self._fresh("incumbent", key, (None,), phase) for key, n in to_come.items() if n)
         return GROUP_START_S + seconds / phase.at_once
+
+    def _fresh(self, kind: str, key: SearchKey, runs: tuple[int | None, ...], phase: Phase) -> float:
+        """Seconds of these runs, one after another. ``runs``: the last epoch of each, None where it has not begun."""
+        if not runs:
+            return 0.0
+        cost, epochs = self._cost(key, phase), self.plan.epochs(kind)
+        test = cost.test_s if kind in OPENS_TEST else 0.0
+        begin = (cost.evaluation_s if done is None else 0.0 for done in runs)
+        return sum((epochs - (done or 0)) * cost.epoch_s for done in runs) + sum(begin) + len(runs) * (test + RUN_S)
+
+    def _to_come(self) -> dict[SearchKey, float]:
+        """Runs of incumbents that the searches do not have yet."""
+        searches = self.left.searches.items()
+        return {key: expected_incumbents(self.plan, s.complete, s.left) for key, s in searches if s.left}
 
     def runs(self) -> float:
         """Of the whole study, those done included."""
-        search = self.plan.study.search
+        study, search = self.plan.study, self.plan.study.search
         trials = len(search.folds) * expected_trials(search, search.epochs_budget)
-        return len(self.plan.searches()) * (trials + self.left.planned)
+        defaults = len(study.datasets) * len(study.arms) * self.left.planned * study.confirmation.defaults
+        return len(self.plan.searches()) * (trials + self.left.planned + expected_incumbents(self.plan)) + defaults
 
     def _cost(self, key: SearchKey, phase: Phase) -> _Cost:
         pace, c = self.paces.of(key.dataset, key.arm, phase.kind), self.counted[key.dataset]

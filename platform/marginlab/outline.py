@@ -11,6 +11,7 @@ from rich.text import Text
 
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
 from marginlab.compare import answers, resolution
+from marginlab.counting import expected_incumbents, most_incumbents
 from marginlab.declaration import read_plan
 from marginlab.disk import disk
 from marginlab.estimate import Estimate, duration
@@ -58,7 +59,9 @@ def _rows(
     study = plan.study
     search, confirmation = study.search, study.confirmation
     keys, runs = plan.searches(), plan.confirmation_count() * len(study.datasets)
-    epochs = confirmation.epochs or search.max_epochs
+    epochs = plan.epochs("confirmation")
+    defaults = _defaults(study)
+    leaders = len(keys) * most_incumbents(plan)
     yield "datasets", ", ".join(_dataset(d, forecast) for d in study.datasets)
     yield (
         "search",
@@ -70,7 +73,21 @@ def _rows(
         f"{runs} runs of {epochs} epochs ({confirmation.seeds} seeds x {confirmation.folds} folds for each of "
         f"{len(keys)} winners); {_how('Confirmation', confirmation.resources, available, None)}",
     )
-    yield "epochs in all", str(len(keys) * search.epochs_budget + runs * epochs)
+    if defaults:
+        arms = len(study.arms) * len(study.datasets)
+        yield (
+            "published defaults",
+            f"{defaults} runs of {epochs} epochs for {arms} of them, fewer where one wins its search: its runs serve both",
+        )
+    if leaders:
+        expected = len(keys) * expected_incumbents(plan)
+        yield (
+            "incumbents",
+            f"up to {leaders} runs of {search.max_epochs} epochs, probably about {expected:.0f}: each search's best so far, at "
+            f"every point of it, on {confirmation.incumbents} further seeds",
+        )
+    total = len(keys) * search.epochs_budget + (runs + defaults) * epochs + leaders * search.max_epochs
+    yield "epochs in all", f"{'up to ' if leaders else ''}{total}"
     yield "resources", _needs(study, available)
     yield "time left" if (workspace.study(study.name) / "study.json").exists() else "time", _time(forecast)
     yield "disk", _disk(plan, workspace, forecast)
@@ -81,6 +98,12 @@ def _rows(
             f"{study.comparison.primary}: {contrast[0]} against {contrast[1]}, equivalent within {study.comparison.margin:g}",
         )
     yield "can show", _reach(study, workspace)
+
+
+def _defaults(study: Study) -> int:
+    """The most runs that published defaults take."""
+    rules = study.confirmation
+    return len(study.arms) * len(study.datasets) * rules.seeds * rules.folds if rules.defaults else 0
 
 
 def _arms(study: Study) -> Table:
@@ -185,14 +208,14 @@ def _reach(study: Study, workspace: Workspace) -> str:
 
 def _progress(plan: Plan, left: Remaining) -> Table:
     """What is done and what is left, search by search."""
-    epochs = plan.study.confirmation.epochs or plan.study.search.max_epochs
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in ("begun", "trials", "epochs spent", "epochs left", "confirmed runs", "runs left", "their epochs"):
         table.add_column(header, justify="left" if header == "begun" else "right")
     for key in plan.searches():
         s, runs = left.searches[key], left.runs[key]
-        todo = sum(epochs - (done or 0) for done in runs)
+        further = [(kind, done) for kind, there in left.fresh(key) for done in there]
+        todo = sum(plan.epochs(kind) - (done or 0) for kind, done in further)
         confirmed = left.planned - len(runs) if s.trials else 0
-        numbers = (s.trials, s.spent, s.left, confirmed, len(runs), todo)
+        numbers = (s.trials, s.spent, s.left, confirmed, len(further), todo)
         table.add_row(str(key).removesuffix("/r0"), *map(str, numbers))
     return table

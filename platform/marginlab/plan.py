@@ -1,4 +1,4 @@
-"""What a study will do, worked out without doing any of it: searches, trials' runs, confirmation runs, and where each lives."""
+"""What a study will do, worked out without doing any of it: searches, trials' runs, runs on fresh seeds, and where each lives."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 from marginlab.study import Arm, Study
 from marginlab.training import Run
 from marginlab.values import stable_seed
+
+OPENS_TEST = ("confirmation", "default")  # the kinds of run for which the test split exists
+_BEYOND = 1 << 32  # above every seed of searches and confirmation
 
 
 @dataclass(frozen=True)
@@ -55,25 +58,44 @@ class Plan:
 
     def confirmations(self, key: SearchKey, params: dict[str, Any]) -> list[Task]:
         """The winner's runs: every seed on every fold. All arms share their seeds, so that they can be paired."""
+        return self._confirming("confirmation", key, params)
+
+    def defaults(self, key: SearchKey) -> list[Task]:
+        """The runs of the arm's published default, paired with the winner's. One search of the arm stands for all."""
+        return self._confirming("default", key, self.study.arm(key.arm).starts()[0])
+
+    def _confirming(self, kind: str, key: SearchKey, params: dict[str, Any]) -> list[Task]:
         study, arm = self.study, self.study.arm(key.arm)
-        epochs = study.confirmation.epochs or study.search.max_epochs
         tasks = []
         for index in range(study.confirmation.seeds):
             seed = stable_seed(study.seed, "confirmation", index) | 1
             for fold in range(study.confirmation.folds):
-                run = Run(key.dataset, self.data[key.dataset], arm.configured(params, epochs), fold, seed)
-                labels = {
-                    **self._labels("confirmation", key, arm),
-                    "seed_index": index,
-                    "fold": fold,
-                    "seed": seed,
-                    "params": params,
-                }
-                tasks.append(Task(run, self._folder(key, arm, f"confirmation-{index:02d}", fold, run), labels))
+                run = Run(key.dataset, self.data[key.dataset], arm.configured(params, self.epochs(kind)), fold, seed)
+                labels = self._fresh_labels(kind, key, arm, index, run, params)
+                tasks.append(Task(run, self._folder(key, arm, f"{kind}-{index:02d}", fold, run), labels))
         return tasks
 
+    def incumbents(self, key: SearchKey, trial: int, params: dict[str, Any]) -> list[Task]:
+        """A search's best trial at some point of it, trained as the search trains; seeds are those of no other kind of run."""
+        study, arm = self.study, self.study.arm(key.arm)
+        tasks = []
+        for index in range(study.confirmation.incumbents):
+            seed = _BEYOND + stable_seed(study.seed, "incumbent", index)
+            for fold in study.search.folds:
+                training = arm.configured(params, self.epochs("incumbent"))
+                run = Run(key.dataset, self.data[key.dataset], training, fold, seed)
+                labels = {**self._fresh_labels("incumbent", key, arm, index, run, params), "trial": trial}
+                name = f"incumbent-{trial:04d}-{index:02d}"
+                tasks.append(Task(run, self._folder(key, arm, name, fold, run), labels))
+        return tasks
+
+    def epochs(self, kind: str) -> int:
+        """What a run of this kind trains, unless it is pruned."""
+        study = self.study
+        return (study.confirmation.epochs if kind in OPENS_TEST else None) or study.search.max_epochs
+
     def confirmation_count(self) -> int:
-        """How many runs confirmation makes per dataset."""
+        """How many runs confirm winners, per dataset."""
         s = self.study
         return len(s.arms) * s.search.replicates * s.confirmation.seeds * s.confirmation.folds
 
@@ -87,6 +109,12 @@ class Plan:
             "replicate": key.replicate,
             "phantom": key.dataset in self.phantoms,
         }
+
+    def _fresh_labels(
+        self, kind: str, key: SearchKey, arm: Arm, index: int, run: Run, params: dict[str, Any]
+    ) -> dict[str, Any]:
+        place = {"seed_index": index, "fold": run.fold, "seed": run.seed, "params": params}
+        return {**self._labels(kind, key, arm), **place}
 
     @staticmethod
     def _folder(key: SearchKey, arm: Arm, name: str, fold: int, run: Run) -> str:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from marginlab.files import read_json, read_lines
-from marginlab.plan import Plan, SearchKey
+from marginlab.fresh import Fresh
+from marginlab.plan import Plan, SearchKey, Task
 from marginlab.search import HOPELESS, read_progress
+
+NOTHING = {
+    "epochs": 0,
+    "trials": 0,
+    "complete": 0,
+    "failed": 0,
+    "running": 0,
+    "params": None,
+}  # found by a search so far
 
 
 @dataclass(frozen=True)
@@ -16,16 +27,27 @@ class SearchLeft:
     spent: int  # epochs
     left: int  # epochs; 0 where the search is over, even if a few that pay for no whole trial were not spent
     trials: int  # begun so far
+    complete: int = 0  # of them
+
+
+Runs = dict[SearchKey, tuple[int | None, ...]]  # an entry per run that has not ended: its last epoch, None: not begun
 
 
 @dataclass(frozen=True)
 class Remaining:
-    """By search. ``runs`` has an entry per confirmation run that has not ended: its last epoch, None where it has not begun."""
+    """By search."""
 
     searches: dict[SearchKey, SearchLeft]
-    runs: dict[SearchKey, tuple[int | None, ...]]
+    runs: Runs  # of winners
     planned: int  # confirmation runs of each search
     searched_s: float  # seconds that were spent on searching, all sessions together
+    defaults: Runs = field(default_factory=dict)  # of published defaults, at the first search of their arm
+    incumbents: Runs = field(default_factory=dict)  # of those that the searches have had so far
+
+    def fresh(self, key: SearchKey) -> list[tuple[str, tuple[int | None, ...]]]:
+        """Of one search by kind, in the order in which they are trained."""
+        kinds = (("confirmation", self.runs), ("default", self.defaults), ("incumbent", self.incumbents))
+        return [(kind, runs.get(key, ())) for kind, runs in kinds]
 
     @property
     def begun(self) -> bool:
@@ -45,15 +67,22 @@ def remaining(plan: Plan, folder: Path) -> Remaining:
     searched = float(read_json(watch)["seconds"]) if watch.exists() else 0.0
     late = rules.time_budget_s is not None and searched >= rules.time_budget_s
     planned = confirmation.seeds * confirmation.folds
-    searches, runs = {}, {}
+    searches: dict[SearchKey, SearchLeft] = {}
+    runs: Runs = {}
+    fresh = Fresh.of(plan, progress)
     for key in plan.searches():
-        found = progress.get(str(key), {"epochs": 0, "trials": 0, "failed": 0, "running": 0, "params": None})
-        searches[key] = SearchLeft(found["epochs"], _epochs_left(plan, found, late), found["trials"])
+        found = progress.get(str(key), dict(NOTHING))
+        searches[key] = SearchLeft(found["epochs"], _epochs_left(plan, found, late), found["trials"], found["complete"])
         if found["params"] is not None:
-            runs[key] = _unended(plan, folder, key, found["params"])
+            runs[key] = _unended(folder, plan.confirmations(key, found["params"]))
         else:
             runs[key] = (None,) * planned if searches[key].left else ()  # a search without a winner confirms nothing
-    return Remaining(searches, runs, planned, searched)
+    defaults = {key: _unended(folder, plan.defaults(key)) for key in fresh.defaulted}
+    incumbents = {
+        key: _unended(folder, (t for trial in fresh.again(key) for t in plan.incumbents(key, *trial)))
+        for key in plan.searches()
+    }
+    return Remaining(searches, runs, planned, searched, defaults, incumbents)
 
 
 def _epochs_left(plan: Plan, found: dict[str, Any], late: bool) -> int:
@@ -66,9 +95,9 @@ def _epochs_left(plan: Plan, found: dict[str, Any], late: bool) -> int:
     return left
 
 
-def _unended(plan: Plan, folder: Path, key: SearchKey, params: dict[str, Any]) -> tuple[int | None, ...]:
+def _unended(folder: Path, tasks: Iterable[Task]) -> tuple[int | None, ...]:
     out: list[int | None] = []
-    for task in plan.confirmations(key, params):
+    for task in tasks:
         path = folder / task.folder
         if not (path / "result.json").exists():
             rows = read_lines(path / "epochs.jsonl")

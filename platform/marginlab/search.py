@@ -302,6 +302,17 @@ def best_params(trials: list[FrozenTrial]) -> dict[str, Any] | None:
     return None if best is None else dict(best.params)
 
 
+def incumbents(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The best complete trial so far, every time there was another one, as trials ended. The last one is the winner."""
+    out: list[FrozenTrial] = []
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    for t in sorted(complete, key=lambda t: (t.datetime_complete or datetime.max, t.number)):
+        # Of equals the earlier number leads, as it wins.
+        if not out or (_value(t), -t.number) > (_value(out[-1]), -out[-1].number):
+            out.append(t)
+    return out
+
+
 def summarize(trials: list[FrozenTrial], rules: Search) -> dict[str, Any]:
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     return {
@@ -315,6 +326,7 @@ def summarize(trials: list[FrozenTrial], rules: Search) -> dict[str, Any]:
         "budget": rules.epochs_budget,
         "best": max((_value(t) for t in complete), default=None),
         "params": best_params(trials),
+        "incumbents": [{"trial": t.number, "params": dict(t.params)} for t in incumbents(trials)],
         "failures": {t.number: t.user_attrs.get(REASON, "") for t in trials if t.state == TrialState.FAIL},
     }
 

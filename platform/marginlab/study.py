@@ -11,7 +11,7 @@ from marginlab.margins import name_of
 from marginlab.retrieval import METRICS
 from marginlab.space import Choice, RandInt, Uniform
 from marginlab.training import Training
-from marginlab.values import InputError, at_path, value, with_path
+from marginlab.values import InputError, at_path, later, value, with_path
 
 OBJECTIVES = tuple(f"val/{m}" for m in METRICS)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._/-]*")
@@ -179,15 +179,23 @@ class Search:
 
 @value
 class Confirmation:
-    """Each search's winner again, on fresh seeds and the first ``folds`` folds; only here is the test split opened."""
+    """Each search's winner again, on fresh seeds and the first ``folds`` folds; only here is the test split opened.
+
+    ``defaults``: the published default of each arm is trained likewise, as what one has without any search.
+    ``incumbents``: on so many further seeds each search's best trial so far, at every point of the search, is trained as
+    the search trains, on its folds. What a search has reached is then known without the luck that it selects for.
+    """
 
     seeds: int = 5
     folds: int = 5
     epochs: int | None = None  # by default those of the search
     resources: Resources = Resources()
+    defaults: bool = later(default=False)
+    incumbents: int = later(default=0)  # seeds
 
     def check(self) -> None:
         _at_least(self, 1, "seeds", "folds")
+        _at_least(self, 0, "incumbents")
         if self.folds > 5:
             raise InputError(f"Confirmation.folds: there are five folds, not {self.folds}.")
 

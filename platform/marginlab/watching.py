@@ -14,8 +14,8 @@ from typing import Any
 
 from marginlab.declaration import read_plan
 from marginlab.files import read_json, read_lines
+from marginlab.fresh import KINDS, Fresh
 from marginlab.lock import held
-from marginlab.plan import Plan
 from marginlab.results import step_seconds
 from marginlab.search import read_progress
 
@@ -28,7 +28,7 @@ AHEAD_S = 60.0  # by how much the clocks of two machines may differ; more is a c
 
 @dataclass(frozen=True)
 class Failure:
-    """A trial or confirmation run that failed."""
+    """A trial, or a run on fresh seeds, that failed."""
 
     name: str  # for people: "oai adatriplet/fixed trial 07"
     reason: str
@@ -43,8 +43,8 @@ class Snapshot:
     study: str
     step: str  # one of STEPS, "starting", "done" or "stopped"
     searches: dict[str, dict[str, Any]]
-    confirmed: int
-    confirmations: int
+    confirmed: int  # runs on fresh seeds that have ended
+    confirmations: int  # all of them; of incumbents those that the searches have had so far
     epochs_done: int
     epochs_total: int
     training: list[str] = field(default_factory=list)  # runs at work, a line each
@@ -65,36 +65,38 @@ class _Seen:
 
     @property
     def confirms(self) -> bool:
-        return bool(self.labels["kind"] == "confirmation")
+        return self.labels["kind"] in KINDS
 
 
 def snapshot(folder: Path) -> Snapshot:
     """Look at a study's folder. Raises InputError where no study has begun."""
     plan = read_plan(folder)
-    rules, confirmation = plan.study.search, plan.study.confirmation
+    rules = plan.study.search
     step, since = _step(folder)
     searches = read_progress(folder / "optuna.db", plan)
     runs = [_look(p.parent) for p in sorted(folder.glob("runs/**/run.json"))]
-    confirming = [r for r in runs if r.confirms and _planned(r.labels, plan, searches)]
+    fresh = Fresh.of(plan, searches)
+    confirming = [r for r in runs if r.confirms and fresh.wants(r.labels)]
     ended = [r for r in confirming if r.result is not None]
-    epochs_each = confirmation.epochs or rules.max_epochs
-    confirmations = plan.confirmation_count() * len(plan.study.datasets)
+    counts = fresh.counts()
+    confirming_total = sum(plan.epochs(kind) * count for kind, count in counts.items())
     search_total = len(plan.searches()) * rules.epochs_budget
     over = step in ("confirmation", "tracking", "report", "done")
     search_done = search_total if over else sum(s["epochs"] for s in searches.values())
     working = step in ("search", "confirmation")
     pace = _pace(runs, since) if working else None
     # A run that failed early leaves nothing to do, so what is left is not the total less what was done.
-    still = confirmations * epochs_each - sum(epochs_each if r.result else r.last.get("epoch", 0) for r in confirming)
+    gone = (plan.epochs(r.labels["kind"]) if r.result else r.last.get("epoch", 0) for r in confirming)
+    still = confirming_total - sum(gone)
     left = search_total - search_done + max(still, 0)
     return Snapshot(
         study=plan.study.name,
         step=step,
         searches=searches,
         confirmed=len(ended),
-        confirmations=confirmations,
+        confirmations=sum(counts.values()),
         epochs_done=search_done + sum(r.last.get("epoch", 0) for r in confirming),
-        epochs_total=search_total + confirmations * epochs_each,
+        epochs_total=search_total + confirming_total,
         training=[_at_work(r) for r in runs if working and r.result is None and _begun(r)],
         failures=_failures(runs, searches),
         pace=pace,
@@ -186,19 +188,12 @@ def _at_work(run: _Seen) -> str:
     return f"{name_of(run.labels)}: epoch {run.last.get('epoch', 0)}{scored}"
 
 
-def _planned(labels: dict[str, Any], plan: Plan, searches: dict[str, dict[str, Any]]) -> bool:
-    """More trials can change a search's winner: runs that confirmed the last one stay on the disk, but do not count."""
-    rules, search = plan.study.confirmation, searches.get(_search(labels))
-    winner = labels["params"] if search is None else search["params"]
-    return bool(labels["seed_index"] < rules.seeds and labels["fold"] < rules.folds and labels["params"] == winner)
-
-
 def _search(labels: dict[str, Any]) -> str:
     return f"{labels['dataset']}/{labels['arm']}/r{labels['replicate']}"
 
 
 def _failures(runs: list[_Seen], searches: dict[str, dict[str, Any]]) -> list[Failure]:
-    """Failed trials in their order, once each though they may have a run per fold, then failed confirmation runs."""
+    """Failed trials in their order, once each though they may have a run per fold, then failed runs on fresh seeds."""
     trials: dict[tuple[str, int], list[_Seen]] = {}
     for r in runs:
         if not r.confirms:
@@ -246,6 +241,7 @@ def dashboard_line(folder: Path) -> str:
 
 def name_of(labels: dict[str, Any]) -> str:
     """A run's name for people: ``oai adatriplet/automargin trial 07``."""
-    if labels["kind"] == "trial":
-        return f"{labels['dataset']} {labels['arm']} trial {labels['trial']:02d}"
-    return f"{labels['dataset']} {labels['arm']} confirmation seed {labels['seed_index']} fold {labels['fold']}"
+    what = f"{labels['dataset']} {labels['arm']} {labels['kind']}"
+    if "trial" in labels:
+        what += f" {labels['trial']:02d}"
+    return what if labels["kind"] == "trial" else f"{what} seed {labels['seed_index']} fold {labels['fold']}"

@@ -144,7 +144,8 @@ def test_when_the_time_is_over_no_trial_begins_and_those_begun_end_well(tmp_path
         assert actor.report(first["token"], epoch, 0.5)
     actor.tell(first["token"], "complete")
     assert actor.over() and actor.ask("s/2") == "finished"
-    assert actor.winners()[0][1] is not None
+    (found,) = actor.found().values()
+    assert found["params"] is not None
 
 
 def test_a_process_that_is_gone_has_failed_unless_the_study_stops(tmp_path: Path) -> None:

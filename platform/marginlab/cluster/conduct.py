@@ -7,10 +7,10 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from marginlab import stopping
-from marginlab.plan import Plan, SearchKey
+from marginlab.fresh import Fresh
+from marginlab.plan import Plan
 from marginlab.stopping import Stopped
 from marginlab.values import InputError
 
@@ -63,12 +63,11 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[s
         raise InputError(trouble)
     if not ray.get(actor.over.remote()):
         raise InputError("The searches ended before their budgets were spent: run the same command again to carry on.")
-    winners: list[tuple[SearchKey, dict[str, Any] | None]] = ray.get(actor.winners.remote())
-    if all(params is None for _, params in winners):
+    fresh = Fresh.of(plan, ray.get(actor.found.remote()))
+    if all(params is None for params in fresh.winners.values()):
         raise InputError("No trial of any search was completed: marginlab status names the reasons.")
     step("confirmation")
-    tasks = [t for key, params in winners if params is not None for t in plan.confirmations(key, params)]
-    confirm(plan.study.confirmation, tasks, folder, packed, storage, available, session)
+    confirm(plan.study.confirmation, fresh.tasks(), folder, packed, storage, available, session)
     if stopping.asked(folder):
         raise Stopped
     ray.kill(actor)

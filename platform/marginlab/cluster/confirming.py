@@ -1,4 +1,4 @@
-"""Confirmation: the winners' runs, dealt to as many worker groups as the cluster can hold."""
+"""Confirmation: the runs on fresh seeds, dealt to as many worker groups as the cluster can hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def confirm(
     available: dict[str, float],
     session: str,
 ) -> None:
-    """Train all runs, open the test split for each, and return when all have ended or the study was asked to stop.
+    """Train all runs, open the test split for those that may, and return when all have ended or the study was asked to stop.
 
     Confirmation always uses Ray Train. A worker group takes a list of runs, so that its start is paid once.
     """
@@ -29,7 +29,7 @@ def confirm(
     todo = [str(f.path) for f in folders if f.result() is None]
     groups = min(concurrency("Confirmation", rules.resources, available), len(todo))
     gpus = gpus_per_worker(rules.resources, available)
-    ask = {"open_test": True, "session": session, "study": str(study_folder)}
+    ask = {"session": session, "study": str(study_folder)}
     pool = ThreadPoolExecutor(max(groups, 1))
     try:
         ends = [

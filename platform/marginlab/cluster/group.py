@@ -17,6 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from marginlab import distributed, stopping
 from marginlab.executing import Decide, execute
 from marginlab.files import passes, write_text
+from marginlab.plan import OPENS_TEST
 from marginlab.runs import ATTEMPTS, Recorder, RunFolder
 from marginlab.stopping import Stopped
 from marginlab.study import Resources
@@ -34,8 +35,7 @@ def train_group(
     Args:
         folders: run folders, in order.
         packed: packed dataset folder by dataset name.
-        ask: how ranks decide and what they open: ``{"session": ..., "study": folder, "open_test": bool, "registrar": name,
-            "token": ..., ...}``.
+        ask: how ranks decide: ``{"session": ..., "study": folder, "registrar": name, "token": ..., ...}``.
     """
     epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
     trainer = TorchTrainer(
@@ -89,9 +89,8 @@ def run_one(
     distributed.barrier()
     try:
         study = Path(ask["study"])
-        return execute(
-            path, packed, decide, open_test=bool(ask["open_test"]), device=device, stop=lambda: stopping.asked(study)
-        )
+        opens = folder.labels["kind"] in OPENS_TEST
+        return execute(path, packed, decide, open_test=opens, device=device, stop=lambda: stopping.asked(study))
     except Stopped:
         raise
     except Exception as e:

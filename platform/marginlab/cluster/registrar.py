@@ -138,9 +138,10 @@ class Registrar:
         """Whether all budgets are spent and nobody is at work."""
         return self._patiently(self.book.over)
 
-    def winners(self) -> list[tuple[Any, dict[str, Any] | None]]:
+    def found(self) -> dict[str, dict[str, Any]]:
+        """What every search has found (``search.summarize``), once all of them are over."""
         self._close()
-        return self._patiently(lambda: [(key, self.book.winner(key)) for key in self.plan.searches()])
+        return self._patiently(self.book.progress)
 
 
 def start(study_folder: Path, name: str, session: str) -> Any:

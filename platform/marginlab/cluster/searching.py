@@ -67,7 +67,6 @@ def search(
         "packed": packed,
         "objective": rules.objective,
         "max_epochs": rules.max_epochs,
-        "open_test": False,
         "session": session,
         "study": str(study_folder),
         "device": "cuda" if gpus else "cpu",  # a process without a GPU of its own may still see one
