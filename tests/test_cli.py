@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from marginlab.cli import main
+from marginlab.data.table import Table
+from marginlab.study import Dataset
+from marginlab.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["phantom", "prepare", "plan", "run", "status", "compare", "export", "replay", "sync", "ui"]
+COMMANDS = ["phantom", "prepare", "plan", "run", "status", "compare", "export", "replay", "sync", "ui", "embed", "match"]
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +89,23 @@ def test_a_damaged_delivery_is_refused_and_nothing_is_left(
     shutil.rmtree("workspace")
     next(p for p in copy.iterdir() if "enrollees" in p.name.lower()).unlink()
     assert "enrollees" in fails(capsys, "prepare", "oai", str(copy), "--size", "36")
+
+
+def test_prepare_reads_a_table_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my images").mkdir()
+    lines = ["path,subject,months,split"]
+    for i in range(24):
+        Image.new("L", (20, 20), 10 * i).save(f"my images/{i}.png")
+        lines.append(f"{i}.png,p{i // 2},{12 * (i % 2)},{'test' if i >= 18 else 'train'}")
+    Path("my images/knees.csv").write_text("\n".join(lines))
+    assert call("prepare", "table", "my images/knees.csv", "--size", "16") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    declared = "Dataset('knees', root='my images', size=16, reader=Table('knees.csv'))"
+    assert "train: 18 images, 9 subjects" in out and f"use {declared} in a study file" in out
+    found = Workspace.at("workspace").packed(Dataset("knees", root="my images", size=16, reader=Table("knees.csv")))
+    assert (found / "manifest.parquet").exists()  # where the study of that sentence looks for it
+    assert "There is no table" in fails(capsys, "prepare", "table", "my images/none.csv")
+    assert "--name and --colour are for a table" in fails(capsys, "prepare", "oai", "my images", "--colour")
 
 
 STUDY = """

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from marginlab import cli_models
+from marginlab.shell import HERE, Bar, WorkspaceOption, console, errors, say_next
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
@@ -25,18 +26,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Studies of margins in metric learning: does a margin that tunes itself match the best that a search can find?",
 )
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110)
-errors = Console(stderr=True, soft_wrap=True)
-
-WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="The folder that all of your output lives in.")
-]
 StudyFile = Annotated[str, typer.Argument(help="A study file, or file.py:name for another study in it than 'study'.")]
 StudyName = Annotated[str | None, typer.Argument(help="A study's name; by default the latest one of the workspace.")]
+PhantomOption = Annotated[
+    bool, typer.Option("--phantom", help="Its small form on synthetic images instead: the study 'phantom' of the file.")
+]
 Address = Annotated[
     str | None, typer.Option(help="A running Ray cluster, such as head:6379; by default Ray is started here.")
 ]
-HERE = Path("workspace")
 
 
 @app.command(epilog="Example:  marginlab phantom oai --out raw/oai --subjects 60 --size 96")
@@ -59,29 +56,40 @@ def phantom(
     chosen = {k: v for k, v in {"subjects": subjects, "size": size, "seed": seed}.items() if v is not None}
     value = dataclasses.replace(PHANTOMS[dataset], **chosen)
     partial = out.with_name(out.name + ".partial")
-    with _bar(f"rendering {dataset}") as progress:
+    with Bar(f"rendering {dataset}") as progress:
         write(value, partial, progress=lambda done, total: progress("", done, total))
     partial.rename(out)
-    _next(f"marginlab prepare {dataset} {out} --size {value.size}")
+    say_next(f"marginlab prepare {dataset} {out} --size {value.size}")
 
 
 @app.command(epilog="Example:  marginlab prepare oai /data/OAI --size 280")
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="Which reader: oai or cxr14.")],
-    root: Annotated[Path, typer.Argument(help="The raw folder, as the data provider delivered it.")],
+    dataset: Annotated[str, typer.Argument(help="Which reader: oai, cxr14, or table for a table of your own.")],
+    root: Annotated[Path, typer.Argument(help="The raw folder, as the data provider delivered it; or your table.")],
     size: Annotated[int, typer.Option(help="Pixels per side, as stored.")] = 280,
     label: Annotated[str, typer.Option(help="What counts as the same: subject or subject-side.")] = "subject",
     unreadable: Annotated[
         float, typer.Option(help="The largest share of unreadable images that may be left out.")
     ] = 0.01,
+    name: Annotated[str | None, typer.Option(help="Of a table's dataset; by default the table's file name.")] = None,
+    colour: Annotated[bool, typer.Option("--colour", help="A table's images keep their three channels.")] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Decode a raw folder once: manifest, splits and folds, leak check, memory-mapped images."""
+    """Decode a raw folder once: manifest, splits and folds, leak check, memory-mapped images.
+
+    A table of your own (CSV or Parquet) has a row per image: path, subject, months or date, and what else you know of it.
+    """
+    from marginlab.data.table import Table
     from marginlab.study import Dataset
 
-    declared = Dataset(dataset, root=str(root), size=size, label=label, unreadable=unreadable)
+    reader = Table(root.name, channels=3 if colour else 1) if dataset == "table" else None
+    if reader is None and (name or colour):
+        raise InputError("--name and --colour are for a table of your own; the other readers know theirs.")
+    if reader is not None:
+        dataset, root = name or root.stem, root.parent
+    declared = Dataset(dataset, root=str(root), reader=reader, size=size, label=label, unreadable=unreadable)
     space = _space(workspace)
-    with _bar(f"preparing {dataset}") as progress:
+    with Bar(f"preparing {dataset}") as progress:
         packed = space.prepare(declared, progress)
     d = packed.describe()
     console.print(f"[bold]{packed.folder}[/]", highlight=False, soft_wrap=True)
@@ -96,15 +104,19 @@ def prepare(
         highlight=False,
         soft_wrap=True,
     )
-    limit = f", unreadable={unreadable:g}" if unreadable != Dataset.unreadable else ""
-    _next(
-        f"use Dataset({dataset!r}, root={str(root)!r}, size={size}{limit}) in a study file, then marginlab plan STUDY.py"
+    given = {"label": label, "unreadable": unreadable}
+    fields = "".join(f", {k}={v!r}" for k, v in given.items() if v != getattr(Dataset, k))
+    if reader is not None:
+        fields += f", reader=Table({reader.file!r}{', channels=3' if colour else ''})"
+    say_next(
+        f"use Dataset({dataset!r}, root={str(root)!r}, size={size}{fields}) in a study file, then marginlab plan STUDY.py"
     )
 
 
 @app.command(epilog="Example:  marginlab plan studies/demo.py")
 def plan(
     study: StudyFile,
+    phantom: PhantomOption = False,
     workspace: WorkspaceOption = HERE,
     cpus: Annotated[int | None, typer.Option(help="Plan for this many CPUs instead of this machine's.")] = None,
     gpus: Annotated[int | None, typer.Option(help="Plan for this many GPUs instead of this machine's.")] = None,
@@ -121,6 +133,7 @@ def plan(
     from marginlab.estimate import estimate
     from marginlab.outline import outline, planned
 
+    study = _file(study, phantom)
     loaded = load_study(study)
     space = _space(workspace)
     space.check_sources(loaded)
@@ -129,7 +142,13 @@ def plan(
     laid_out, folder = planned(loaded, space), space.study(loaded.name)
     refuse_changes(folder, laid_out)
     console.print(outline(laid_out, space, available, estimate(laid_out, space, available, folder)))
-    _next(f"marginlab run {study} --workspace {workspace}")
+    say_next(f"marginlab run {study} --workspace {workspace}")
+
+
+def _file(study: str, phantom: bool) -> str:
+    if phantom and ":" in study:
+        raise InputError("--phantom is short for FILE.py:phantom: give one of the two.")
+    return f"{study}:phantom" if phantom else study
 
 
 def _resources(cpus: int | None, gpus: int | None, address: str | None) -> dict[str, float]:
@@ -150,6 +169,7 @@ def _resources(cpus: int | None, gpus: int | None, address: str | None) -> dict[
 @app.command(epilog="Example:  marginlab run studies/demo.py")
 def run(
     study: StudyFile,
+    phantom: PhantomOption = False,
     workspace: WorkspaceOption = HERE,
     address: Address = None,
     cpus: Annotated[int | None, typer.Option(help="CPUs for the Ray that is started here; by default all.")] = None,
@@ -175,6 +195,7 @@ def run(
     from marginlab.stopping import Stopped, gracefully
     from marginlab.watching import dashboard_line
 
+    study = _file(study, phantom)
     loaded = load_study(study)
     space = _space(workspace)
     console.print(f"[bold]{loaded.name}[/] {loaded.question}", highlight=False)
@@ -196,7 +217,7 @@ def run(
             )
     except (KeyboardInterrupt, Stopped) as e:
         console.print("Stopped." if isinstance(e, Stopped) else "Interrupted. What was finished is kept.")
-        _next(
+        say_next(
             f"marginlab run {study} --workspace {workspace} carries on; marginlab status {loaded.name} shows where it is"
         )
         raise typer.Exit(130) from None
@@ -233,11 +254,11 @@ def status(
     if (folder / "optuna.db").exists():
         console.print(f"[dim]Trials:[/] {dashboard_line(folder)}", highlight=False, soft_wrap=True)
     if shot.step == "done":
-        _next(f"marginlab compare {shot.study} --workspace {workspace}")
+        say_next(f"marginlab compare {shot.study} --workspace {workspace}")
     elif shot.step == "stopped":
-        _next(f"marginlab run STUDY.py --workspace {workspace} carries on where it stopped")
+        say_next(f"marginlab run STUDY.py --workspace {workspace} carries on where it stopped")
     else:
-        _next(f"marginlab status {shot.study} --follow --workspace {workspace}")
+        say_next(f"marginlab status {shot.study} --follow --workspace {workspace}")
 
 
 @app.command(epilog="Example:  marginlab compare automargin-demo")
@@ -251,7 +272,7 @@ def compare(study: StudyName = None, workspace: WorkspaceOption = HERE) -> None:
     print_answer(console, results)
     page = write_report(results, folder / "report", None)
     console.print(f"\nReport: {page}", highlight=False, soft_wrap=True)
-    _next(f"marginlab ui --workspace {workspace}")
+    say_next(f"marginlab ui --workspace {workspace}")
 
 
 @app.command(epilog="Example:  marginlab export automargin-demo --out tables --format csv")
@@ -272,7 +293,7 @@ def export(
     for path, rows in written.items():
         console.print(f"{path}: {rows} rows", highlight=False, soft_wrap=True)
     read = f"pl.read_{format}({str(next(iter(written)))!r}{', try_parse_dates=True' if format == 'csv' else ''})"
-    _next(f'python -c "import polars as pl; print({read})"')
+    say_next(f'python -c "import polars as pl; print({read})"')
 
 
 @app.command(epilog="Example:  marginlab replay trial-0003-f0-1a2b3c4d --epochs 2")
@@ -335,11 +356,11 @@ def _replay(folder: RunFolder, data: PackedDataset, epochs: int | None, device: 
     error = folder.path / "error.txt"
     if done.failed:
         where = "the lines above" if done.failed.lines else "the study's learning rate, loss or margins"
-        _next(f"mend {where}, then marginlab run STUDY.py --fresh --workspace {workspace}")
+        say_next(f"mend {where}, then marginlab run STUDY.py --fresh --workspace {workspace}")
     elif done.recorded and not done.stopped and error.exists():
-        _next(f"read what its process left behind: {error}")
+        say_next(f"read what its process left behind: {error}")
     else:
-        _next(f"marginlab replay {folder.path.name} --profile --workspace {workspace} shows where its time goes")
+        say_next(f"marginlab replay {folder.path.name} --profile --workspace {workspace} shows where its time goes")
     if not done.same:
         raise typer.Exit(1)
 
@@ -351,7 +372,7 @@ def _profile(folder: RunFolder, data: PackedDataset, out: Path | None, device: s
     for line in profiling.sentences(found):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Trace: {found.trace}", highlight=False, soft_wrap=True)
-    _next("open the trace in https://ui.perfetto.dev (it stays in your browser) or in chrome://tracing")
+    say_next("open the trace in https://ui.perfetto.dev (it stays in your browser) or in chrome://tracing")
 
 
 def _check_device(name: str) -> None:
@@ -384,7 +405,7 @@ def sync(
     console.print(
         f"{folder.name}: {counts['runs']} runs changed, {counts['points']} metric points sent.", highlight=False
     )
-    _next(f"marginlab ui --workspace {workspace}")
+    say_next(f"marginlab ui --workspace {workspace}")
 
 
 @app.command(epilog="Example:  marginlab ui --workspace ./workspace --port 5000")
@@ -401,6 +422,14 @@ def ui(
         console.print(f"{name}: {url}", highlight=False, soft_wrap=True)
     console.print("Starting the server (10 to 30 s) ...")
     os.execvpe(argv[0], argv, env)
+
+
+app.command(epilog="Example:  marginlab embed models:/automargin-demo-oai@champion /data/new --out embeddings.parquet")(
+    cli_models.embed
+)
+app.command(epilog="Example:  marginlab match models:/automargin-demo-oai@champion query.png /data/new --top 5")(
+    cli_models.match
+)
 
 
 def _space(workspace: Path) -> Workspace:
@@ -421,32 +450,6 @@ def _study_folder(name: str | None, workspace: Path) -> Path:
     if name not in known:
         raise InputError(f"There is no study {name!r} in {space.root}; there are {', '.join(known)}.")
     return space.study(name)
-
-
-def _next(what: str) -> None:
-    console.print(f"[dim]Next:[/] {what}", highlight=False, soft_wrap=True)
-
-
-class _bar:
-    """A progress bar for a command's one long step: called with (what, done, total)."""
-
-    def __init__(self, title: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-        )
-        self.task = self.progress.add_task(title, total=None)
-
-    def __enter__(self) -> _bar:
-        self.progress.start()
-        return self
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self.progress.update(self.task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -51,6 +51,7 @@ def test_what_is_packed(oai_folder, tmp_path):
     info = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert info["name"] == "knees" and info["reader"] == "marginlab.data.oai:OAI" and info["phantom"] == "3"
     assert info["mean"] == [0.49961] and info["std"] == [0.30885] and info["images"] == 40
+    assert info["mirrored"] == ["R"] and info["crop"] is None
 
 
 def test_the_private_file_leads_back_from_rows_to_files(oai_folder, tmp_path, private_home):

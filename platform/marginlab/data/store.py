@@ -81,6 +81,7 @@ def prepare(
         manifest.write_parquet(folder / "manifest.parquet")
         info = {"name": name, "reader": type_tag(type(reader)), "label": label, "size": size, "phantom": phantom}
         info |= {"channels": table.channels, "mean": table.mean, "std": table.std, "crop": decoder.crop}
+        info |= {"mirrored": _mirrored(rows)}
         info |= {"fingerprint": fingerprint, "images": len(manifest), "format": FORMAT}
         _write_json(folder / "dataset.json", info)
         _write_json(folder / "report.json", _report(table, rows, unreadable, unreadable_limit))
@@ -160,6 +161,15 @@ def _check_limit(root: Path, rows: pl.DataFrame, unreadable: dict[int, str], lim
             f"{root}: at least {len(unreadable)} of {len(rows)} images cannot be read, more than the limit of "
             f"{limit:.2%} ({named}). Restore them, or raise the limit to leave them out."
         )
+
+
+def _mirrored(rows: pl.DataFrame) -> list[str] | None:
+    """The sides whose images are mirrored, so that others can be made ready alike; None where it is not a matter of sides."""
+    sides = rows.filter("flip")["side"].unique()
+    if sides.null_count():
+        return None
+    explained = rows["side"].is_in(sides.implode()).fill_null(False) == rows["flip"]
+    return sorted(sides) if explained.all() else None
 
 
 def _pseudonymous(kept: pl.DataFrame, key: bytes, label: str, channels: int) -> pl.DataFrame:

@@ -1,0 +1,49 @@
+"""What the commands share: where they write, the options they have in common, a progress bar, and how they end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110)
+errors = Console(stderr=True, soft_wrap=True)
+
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", "-w", help="The folder that all of your output lives in.")
+]
+HERE = Path("workspace")
+
+
+def say_next(what: str) -> None:
+    """How every command ends: what to do now."""
+    console.print(f"[dim]Next:[/] {what}", highlight=False, soft_wrap=True)
+
+
+class Bar:
+    """A progress bar for a command's one long step: called with (what, done, total)."""
+
+    def __init__(self, title: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        )
+        self.task = self.progress.add_task(title, total=None)
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.progress.update(self.task, completed=done, total=total)
+
+    def at(self, done: int, total: int) -> None:
+        self("", done, total)
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
