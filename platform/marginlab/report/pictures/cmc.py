@@ -1,0 +1,111 @@
+"""CMC curves: the share of queries with a right answer among the first k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from markupsafe import Markup
+
+from marginlab.report import figures
+from marginlab.report.pictures.confirmed import Confirmed
+from marginlab.report.pictures.picture import Picture, sentences
+from marginlab.report.pictures.ranks import first_ranks
+from marginlab.report.words import count
+from marginlab.results import Results
+from marginlab.values import InputError
+
+RANKS = 20
+TITLE = "CMC curves"
+CURVES: dict[str, type[pl.DataType]] = {
+    "arm": pl.String,
+    "horizon": pl.Int64,  # months; null: all queries
+    "queries": pl.Int64,  # that have a right answer
+    "every": pl.Int64,  # one of so many was followed
+    "rank": pl.Int64,
+    "mean": pl.Float64,  # over seeds; search replicates are averaged within a seed
+    "se": pl.Float64,  # null for one seed
+    "n": pl.Int64,  # seeds
+}
+
+
+def picture(results: Results, confirmed: Confirmed) -> Picture:
+    """Three panels: all queries, and those of the shortest and the longest horizon."""
+    frame = curves(confirmed)
+    if not len(frame):
+        raise InputError("No seed has test embeddings yet.")
+    every = int(frame["every"][0])
+    caption = sentences(
+        [
+            "The share of queries with at least one right answer among the first k (the first match counts): mean over seeds, "
+            "bars one standard error.",
+            f"One of every {every} queries was followed." if every > 1 else "",
+        ]
+    )
+    arms = [a.name for a in results.study.arms]
+    panels = [
+        (_title(own["horizon"][0], own["queries"][0]), Markup(drawing(own, arms)))
+        for own in frame.partition_by("horizon", maintain_order=True)
+    ]
+    return Picture(TITLE, caption, panels)
+
+
+def _title(horizon: int | None, queries: int) -> str:
+    return (
+        f"{'all horizons' if horizon is None else f'{horizon} months'} ({count(queries, 'query').replace('ys', 'ies')})"
+    )
+
+
+def curves(confirmed: Confirmed, ranks: int = RANKS) -> pl.DataFrame:
+    """By horizon, arm and rank up to the size of the gallery (:data:`CURVES`); an arm without a tested seed is left out."""
+    rows = []
+    for seed in confirmed.seeds:
+        queries = first_ranks(confirmed, seed)
+        first, months = queries["first"].to_numpy(), queries["months"].to_numpy()
+        for horizon in _horizons(months):
+            own = first if horizon is None else first[months == horizon]
+            every, size = queries["every"][0], queries["gallery"][0]
+            for k in range(1, min(ranks, size) + 1):
+                rows.append((seed.arm, seed.seed_index, horizon, len(own), every, k, float(np.mean(own <= k))))
+    schema = {
+        "arm": pl.String,
+        "seed_index": pl.Int64,
+        **{n: pl.Int64 for n in ("horizon", "queries", "every", "rank")},
+    }
+    frame = pl.DataFrame(rows, schema={**schema, "value": pl.Float64}, orient="row")
+    keys = ["arm", "horizon", "queries", "every", "rank"]
+    seeds = frame.group_by(*keys, "seed_index", maintain_order=True).agg(pl.col("value").mean())
+    curves = seeds.group_by(keys, maintain_order=True).agg(
+        mean=pl.col("value").mean(),
+        se=pl.col("value").std(ddof=1) / pl.len().sqrt(),
+        n=pl.len().cast(pl.Int64),
+    )
+    return curves.sort("horizon", nulls_last=False, maintain_order=True).select(*CURVES)
+
+
+def _horizons(months: np.ndarray) -> list[int | None]:
+    """All queries (None), the nearest horizon and the furthest; empty where there is no query."""
+    if not len(months):
+        return []
+    ends = sorted({int(months.min()), int(months.max())})
+    return [None, *ends] if len(ends) > 1 else [None]
+
+
+def drawing(frame: pl.DataFrame, arms: Sequence[str]) -> str:
+    """The curves of one horizon."""
+    most = int(frame["rank"].max())  # type: ignore[arg-type]
+    with figures.axes("rank k", "right among the first k") as (figure, ax):
+        for index, arm in enumerate(arms):
+            own = frame.filter(pl.col("arm") == arm).sort("rank")
+            # Beside one another, so that no bar hides another's.
+            at = own["rank"].to_numpy() + (index - (len(arms) - 1) / 2) * 0.1
+            colour, marker = figures.stand_in(index), figures.MARKERS[index % len(figures.MARKERS)]
+            style = {"color": colour, "linewidth": 1.5, "linestyle": figures.line_style(index)}
+            ax.plot(at, own["mean"], **style)  # type: ignore[arg-type]
+            bars = own["se"].fill_null(0.0)
+            ax.errorbar(at, own["mean"], yerr=bars, fmt=marker, color=colour, markersize=3.5, elinewidth=0.8, alpha=0.9)
+        ax.set_xticks([1, *range(5, most + 1, 5)])
+        ax.set_xlim(0.4, most + 0.6)
+        ax.set_ylim(top=min(1.02, ax.get_ylim()[1]))
+        return figures.as_svg(figure, "CMC curves by arm")
