@@ -51,7 +51,7 @@ study = Study(
     confirmation=Confirmation(seeds=3, folds=1, epochs=6, resources=Resources(workers=2)),
     comparison=Comparison(primary="test/map", contrast=("adatriplet/automargin", "adatriplet/fixed"), margin=0.01),
 )
-
+phantom = study
 smallest = dataclasses.replace(
     study,
     name="automargin-smallest",

@@ -51,4 +51,5 @@ study = Study(
     confirmation=Confirmation(seeds=3, folds=1, epochs=4, resources=Resources(workers=2)),
     comparison=Comparison(contrast=("adatriplet/automargin", "triplet")),
 )
+phantom = study
 smallest = dataclasses.replace(study, name="losses-smallest", arms=(*arms[:3], arms[-1]))

@@ -57,3 +57,4 @@ study = Study(
     confirmation=Confirmation(seeds=2, folds=1, resources=Resources(workers=2)),
     comparison=Comparison(contrast=("softpairs/halfway", "adatriplet/fixed")),
 )
+phantom = study

@@ -48,4 +48,5 @@ study = Study(
     confirmation=Confirmation(seeds=3, folds=1, epochs=4, resources=Resources(workers=2)),
     comparison=Comparison(contrast=("adatriplet/automargin", "adatriplet/fixed")),
 )
+phantom = study
 smallest = dataclasses.replace(study, name="policies-smallest", arms=(*study.arms[:2], *study.arms[8:10]))

@@ -14,7 +14,20 @@ from marginlab.study import Dataset
 from marginlab.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["phantom", "prepare", "plan", "run", "status", "compare", "export", "replay", "sync", "ui", "embed", "match"]
+COMMANDS = [
+    "phantom",
+    "prepare",
+    "plan",
+    "run",
+    "status",
+    "compare",
+    "export",
+    "replay",
+    "sync",
+    "ui",
+    "embed",
+    "match",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +144,17 @@ def test_plan_lays_out_and_refuses(raw: Path, capsys: pytest.CaptureFixture[str]
     study.write_text(STUDY.replace("Search(8", "Search(epochs=8"))
     assert "mine.py, line 5" in fails(capsys, "plan", "mine.py")
     assert not Path("workspace").exists()
+
+
+def test_the_phantom_form_of_a_study_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    text = STUDY.replace("root=ROOT", "phantom=OaiPhantom(12, size=36)").replace("WORKERS", "1")
+    Path("mine.py").write_text("from marginlab.data.phantom import OaiPhantom\n" + text)
+    said = fails(capsys, "plan", "mine.py", "--phantom", "--cpus", "2")
+    assert "mine.py defines no Study called 'phantom'; those it defines: study" in said
+    Path("mine.py").write_text(Path("mine.py").read_text().replace("study = ", "phantom = "))
+    assert call("plan", "mine.py", "--phantom", "--cpus", "2") == 0
+    assert "Next: marginlab run mine.py:phantom" in " ".join(capsys.readouterr().out.split())
+    assert "give one of the two" in fails(capsys, "run", "mine.py:study", "--phantom")
 
 
 def test_a_tracking_server_that_is_not_there_is_said_before_anything_is_trained(

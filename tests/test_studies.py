@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from marginlab.augment import Augment
 from marginlab.declaration import load_study
-from marginlab.study import Arm
-from marginlab.training import probe
+from marginlab.networks import ResNet18
+from marginlab.study import Arm, Study
+from marginlab.training import Training, probe
+from marginlab.values import to_json
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.py"))
-ARMS = [
-    pytest.param(arm, study.datasets[0].size, id=f"{path.stem}:{arm.name}")
-    for path in STUDIES
-    for study in [load_study(str(path))]
-    for arm in study.arms
-]
+WHOLE = {path.stem: load_study(str(path)) for path in STUDIES}
+PHANTOM = {path.stem: load_study(f"{path}:phantom") for path in STUDIES}
+ARMS = [pytest.param(arm, id=f"{name}:{arm.name}") for name, study in PHANTOM.items() for arm in study.arms]
+REAL = [study for study in WHOLE.values() if study.datasets[0].root]
+ARMS.append(pytest.param(REAL[0].arms[0], id="published"))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
@@ -27,10 +29,50 @@ def test_a_study_is_short_and_says_what_it_asks(path: Path) -> None:
     assert len(text.splitlines()) <= 62
 
 
-@pytest.mark.parametrize(("arm", "size"), ARMS)
-def test_every_arm_trains(arm: Arm, size: int) -> None:
+@pytest.mark.parametrize("name", PHANTOM)
+def test_a_phantom_study_asks_the_same_of_phantoms(name: str) -> None:
+    whole, small = WHOLE[name], PHANTOM[name]
+    assert all(d.phantom is not None for d in small.datasets)
+    assert (whole.question, whole.comparison) == (small.question, small.comparison)
+    for one, other in zip(whole.arms, small.arms, strict=True):
+        assert (one.name, one.space, one.start) == (other.name, other.space, other.start)
+        assert to_json(one.training.loss) == to_json(other.training.loss)
+        assert to_json(one.training.margin) == to_json(other.training.margin)
+    assert whole.name != small.name or to_json(whole) == to_json(small)  # one name stands for one study
+
+
+@pytest.mark.parametrize("study", REAL, ids=lambda s: s.name)
+def test_studies_of_real_images_train_as_published(study: Study) -> None:
+    """As in the released config.yml: batches of 32 x 4, Adam 1e-4 with weight decay 1e-4, 280 to 256 pixels, 100 epochs."""
+    assert {(d.name, d.size, d.label) for d in study.datasets} == {("oai", 280, "subject"), ("cxr14", 280, "subject")}
+    assert (study.confirmation.seeds, study.confirmation.folds, study.confirmation.epochs) == (5, 5, 100)
+    for t in (arm.training for arm in study.arms):
+        assert (t.batch_size, t.per_identity, t.lr, t.weight_decay) == (128, 4, 1e-4, 1e-4)
+        assert t.augment == Augment() and t.augment.crop == 256
+        assert isinstance(t.network, ResNet18) and t.network.dim == 128 and t.network.weights is not None
+
+
+def test_the_grid_is_tried_whole_and_once() -> None:
+    for study in (WHOLE["k_grid"], PHANTOM["k_grid"]):
+        starts = study.arms[0].starts()
+        cells = {(s["margin.k_delta"], s["margin.k_an"]) for s in starts}
+        assert len(starts) == len(cells) == 16 and starts[0] == {"margin.k_delta": 2.0, "margin.k_an": 2.0}
+        assert study.search.epochs_budget == 16 * study.search.trial_epochs
+        assert study.search.pruner_startup_trials >= 16
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_trains(arm: Arm) -> None:
     training = dataclasses.replace(arm.training, batch_size=16)
-    measured = probe(training, 1, size, images=16)
+    measured = probe(_small(training), 1, 70, images=16)
     assert measured.batch_s > 0
     for params in arm.starts():
         arm.configured(params, 4)
+
+
+def _small(training: Training) -> Training:
+    """The published network begins from weights that are not here, and takes seconds at its size."""
+    if not isinstance(training.network, ResNet18):
+        return training
+    network = dataclasses.replace(training.network, weights=None, sha256=None)
+    return dataclasses.replace(training, network=network, augment=Augment(crop=64))
