@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from marginlab.compare import Difference, Resolution, answers, judge, optimism, paired, resolution, seeds_needed
+from marginlab.compare import Difference, Resolution, answers, judge, optimism, resolution, seeds_needed
 from marginlab.results import Results
 from marginlab.study import Comparison, Confirmation, Search
 from tests.report.synthetic import Synthetic, study
@@ -98,22 +98,6 @@ def test_one_seed_is_undecided(tmp_path):
 
 def test_without_a_declared_contrast_there_is_no_answer(tmp_path):
     assert answers(Results.open(Synthetic(tmp_path, study(comparison=Comparison())).whole())) == []
-
-
-def test_only_seeds_that_both_arms_have_are_paired_and_replicates_are_averaged_within_a_seed():
-    rows = [  # arm, replicate, seed, value
-        ("a", 0, 0, 0.9),
-        ("a", 0, 1, 0.8),
-        ("a", 1, 0, 0.7),
-        ("a", 0, 2, 0.1),
-        ("b", 0, 1, 0.5),
-        ("b", 0, 0, 0.5),
-        ("b", 1, 0, 0.4),
-        ("b", 1, 2, 0.4),
-    ]
-    test = pl.DataFrame(rows, schema=["arm", "replicate", "seed_index", "value"], orient="row")
-    assert paired(test, "a", "b") == pytest.approx([(0.4 + 0.3) / 2, 0.3])
-    assert paired(test, "b", "a") == pytest.approx([-0.35, -0.3])
 
 
 @pytest.mark.parametrize(("mean", "sd", "margin"), [(0.02, 0.03, 0.0), (0.001, 0.02, 0.01), (-0.03, 0.05, 0.01)])

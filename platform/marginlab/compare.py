@@ -1,48 +1,51 @@
-"""The declared contrast, answered: better, matches, worse or undecided, from the interval of the paired difference over seeds.
+"""The declared contrast, answered: better, matches, worse or undecided, from the interval of the paired difference.
 
-Arms share their confirmation seeds, so each seed gives one difference (first arm minus second). Search replicates share
-the seeds too: they are averaged within a seed and do not count as more of them. What varies in the interval is the seed
-alone: the test subjects and the configurations that the searches found are taken as given.
+Arms share their confirmation seeds and their test queries, so each seed gives each query one difference (first arm minus
+second); a seed's fold models are one ensemble. The interval is that of ``inference``: subjects, seeds and search replicates are
+drawn anew, the same draw for both arms. With one replicate it holds for the configurations that the searches found; where the
+queries' own figures are not there, for the test subjects as they are.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import polars as pl
-from scipy import stats
 
+from marginlab.difference import Difference, judge, seeds_needed
+from marginlab.inference import DRAWS, LEVEL, holm
+from marginlab.pairing import Paired, pair, singles
+from marginlab.reach import POWER, Design, Resolution, resolution
 from marginlab.results import Results
 from marginlab.scores import split_metric
+from marginlab.values import stable_seed
 
-LEVEL = 0.95
-POWER = 0.8
-MOST_SEEDS = 10_000  # beyond it nobody counts
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference: its mean, standard error and 95% t interval; None where one pair, or none, cannot tell."""
-
-    n: int
-    mean: float | None = None
-    sd: float | None = None
-    se: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    @classmethod
-    def of(cls, differences: Sequence[float]) -> Difference:
-        n = len(differences)
-        if n < 2:
-            return cls(n, *(float(d) for d in differences))
-        mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
-        se = sd / math.sqrt(n)
-        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * se
-        return cls(n, mean, sd, se, mean - half, mean + half)
+__all__ = [
+    "LEVEL",
+    "POWER",
+    "Answer",
+    "Design",
+    "Difference",
+    "Resolution",
+    "answers",
+    "exploratory",
+    "judge",
+    "optimism",
+    "resolution",
+    "seeds_needed",
+    "single_folds",
+]
+EXPLORATORY = {
+    "dataset": pl.String,
+    "metric": pl.String,
+    "horizon": pl.Int64,  # months; null for all queries
+    "arm": pl.String,
+    "reference": pl.String,
+    "mean": pl.Float64,  # arm minus reference
+    "low": pl.Float64,  # null for one seed
+    "high": pl.Float64,
+    "n": pl.Int64,  # seeds
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,21 @@ class Answer:
     difference: Difference
     verdict: str  # better, matches, worse, undecided: the first arm against the second
     needed: int | None = None  # seeds that would decide it, where undecided
+    p_margin: float | None = None  # one-sided, of being worse by the margin or more: below 0.025 the arm matches
+    holm: float | None = None  # the difference's p, adjusted for the number of datasets
+    holm_margin: float | None = None  # p_margin, likewise
+    check: Difference | None = None  # Nadeau and Bengio's interval from single models; n of them
+
+    @property
+    def conditional_on_searches(self) -> bool:
+        """One replicate: the interval holds for the configurations found; other searches could have found others."""
+        return self.difference.replicates == 1
+
+    @property
+    def stands(self) -> bool:
+        """The verdict holds after Holm's adjustment too."""
+        adjusted = 2 * self.holm_margin if self.verdict == "matches" and self.holm_margin is not None else self.holm
+        return self.verdict != "undecided" and adjusted is not None and adjusted <= 1 - LEVEL
 
 
 def answers(results: Results) -> list[Answer]:
@@ -67,89 +85,58 @@ def answers(results: Results) -> list[Answer]:
         return []
     first, second = declared.contrast
     metric, horizon = split_metric(declared.primary)
-    test = results.test().filter(pl.col("metric") == metric, pl.col("horizon").eq_missing(horizon))
     out = []
     for dataset in results.study.datasets:
-        difference = Difference.of(paired(test.filter(pl.col("dataset") == dataset.name), first, second))
+        place = (dataset.name, first, second, metric, horizon)
+        difference = _measured(pair(results, *place), seed=stable_seed("bootstrap", results.study.seed, dataset.name))
         verdict = judge(difference, declared.margin)
         needed = seeds_needed(difference, declared.margin) if verdict == "undecided" else None
-        out.append(Answer(dataset.name, first, second, metric, horizon, declared.margin, difference, verdict, needed))
-    return out
+        check = Difference.of_models(singles(results, *place))
+        p_margin = difference.p_above(-declared.margin)
+        out.append(Answer(*place, declared.margin, difference, verdict, needed, p_margin, check=check))
+    return _adjusted(out)
 
 
-def paired(test: pl.DataFrame, first: str, second: str) -> list[float]:
-    """First minus second per seed that both arms have, in seed order; replicates are averaged within a seed."""
-    place = ["replicate", "seed_index"]
-    sides = [test.filter(pl.col("arm") == arm).select(*place, "value") for arm in (first, second)]
-    both = sides[0].join(sides[1], on=place, suffix="_second", maintain_order="left")
-    differences = both.with_columns(difference=pl.col("value") - pl.col("value_second"))
-    return (
-        differences.group_by("seed_index", maintain_order=True)
-        .agg(pl.col("difference").mean())
-        .sort("seed_index")["difference"]
-        .to_list()
-    )
+def _measured(p: Paired, draws: int = DRAWS, seed: int = 0) -> Difference:
+    return replace(Difference.measured(p.d, p.subject, draws, seed), left_out=p.grid.left_out)
 
 
-def judge(difference: Difference, margin: float) -> str:
-    """``better``: the 95% interval lies above zero; ``matches``: above minus the margin; ``worse``: below zero.
+def _adjusted(found: list[Answer]) -> list[Answer]:
+    """With Holm's p over the datasets that have one."""
+    known = [k for k, a in enumerate(found) if a.difference.p is not None]
+    plain = holm([p for k in known if (p := found[k].difference.p) is not None])
+    margin = holm([p for k in known if (p := found[k].p_margin) is not None])
+    for k, a, b in zip(known, plain, margin, strict=True):
+        found[k] = replace(found[k], holm=a, holm_margin=b)
+    return found
 
-    In this order. So *matches* says that the first arm is surely not worse by more than the margin, whatever its chance of
-    being better.
+
+def exploratory(results: Results, kind: str = "confirmation") -> pl.DataFrame:
+    """Every arm against the contrast's second, on every metric and horizon (:data:`EXPLORATORY`): intervals without stars.
+
+    Without a declared contrast the reference is the study's first arm. Each interval is as the answer's, and stands alone:
+    one in twenty leaves out the truth.
     """
-    if difference.low is None or difference.high is None:
-        return "undecided"
-    if difference.low > 0:
-        return "better"
-    if difference.low >= -margin:
-        return "matches"
-    return "worse" if difference.high < 0 else "undecided"
+    study, test = results.study, results.test(kind)
+    reference = study.comparison.contrast[1] if study.comparison.contrast else study.arms[0].name
+    rows = []
+    for dataset in study.datasets:
+        cells = test.filter(dataset=dataset.name).select("metric", "horizon").unique(maintain_order=True)
+        for metric, horizon in cells.iter_rows():
+            for arm in (a.name for a in study.arms if a.name != reference):
+                d = _measured(pair(results, dataset.name, arm, reference, metric, horizon, kind), draws=0)
+                if d.mean is not None:
+                    rows.append((dataset.name, metric, horizon, arm, reference, d.mean, d.low, d.high, d.n))
+    return pl.DataFrame(rows, schema=EXPLORATORY, orient="row")
 
 
-def seeds_needed(difference: Difference, margin: float) -> int | None:
-    """The number of seeds (all of them, not further ones) that would decide, were the mean and spread as observed.
+def single_folds(results: Results, kind: str = "confirmation") -> pl.DataFrame:
+    """Single models beside their ensembles: dataset, arm, metric, horizon, mean, sd over models, n (models).
 
-    A simple t power calculation: the smallest n with (t[0.975, n-1] + t[0.8, n-1]) sd / sqrt(n) <= d, which decides with a
-    probability of about 80%. d is how far the mean lies from what it must be told from: above minus the margin (matches)
-    or below zero (worse), whichever is further off. None without a spread, without a distance, or beyond 10,000 seeds.
+    They share training images and seeds: their spread over the root of n is no standard error.
     """
-    if difference.sd is None or difference.mean is None:
-        return None
-    distance = max(difference.mean + margin, -difference.mean)
-    if distance <= 0:
-        return None
-    n = np.arange(2, MOST_SEEDS + 1)
-    reach = (stats.t.ppf((1 + LEVEL) / 2, n - 1) + stats.t.ppf(POWER, n - 1)) * difference.sd / np.sqrt(n)
-    enough = np.flatnonzero(reach <= distance)
-    return int(n[enough[0]]) if len(enough) else None
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """What ``n`` seeds can show, known before any is trained. None where nothing can be shown.
-
-    ``shown`` and ``found`` are in standard deviations of the paired differences.
-    """
-
-    n: int
-    p: float | None = None  # the least that an exact two-sided test of the differences' signs can give
-    shown: float | None = None  # the least observed mean difference whose interval excludes zero
-    found: float | None = None  # the true one that does so in four studies of five
-
-    def scaled(self, sd: float) -> tuple[float, float] | None:
-        """``shown`` and ``found`` in the metric's own units, for differences of this standard deviation."""
-        return None if self.shown is None or self.found is None else (self.shown * sd, self.found * sd)
-
-
-def resolution(seeds: int) -> Resolution:
-    """p = 2 / 2^n: of all sign flips of n differences the observed one and its mirror image are the most extreme.
-
-    shown = t[0.975, n-1] / sqrt(n), found = (t[0.975, n-1] + t[0.8, n-1]) / sqrt(n), as in :func:`seeds_needed`.
-    """
-    if seeds < 2:
-        return Resolution(seeds)
-    edge, beyond = (float(stats.t.ppf(q, seeds - 1)) for q in ((1 + LEVEL) / 2, POWER))
-    return Resolution(seeds, 2.0 ** (1 - seeds), edge / math.sqrt(seeds), (edge + beyond) / math.sqrt(seeds))
+    groups = results.single_folds(kind).group_by("dataset", "arm", "metric", "horizon", maintain_order=True)
+    return groups.agg(mean=pl.col("value").mean(), sd=pl.col("value").std(ddof=1), n=pl.len().cast(pl.Int64))
 
 
 def optimism(results: Results) -> pl.DataFrame:

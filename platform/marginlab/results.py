@@ -11,7 +11,7 @@ The unit of every test figure is the seed: the models that a seed trained on sev
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,26 @@ from typing import Any
 import polars as pl
 
 from marginlab.declaration import read_plan
+from marginlab.ensembles import scored
 from marginlab.files import read_json
+from marginlab.fresh import Fresh
 from marginlab.plan import Plan, SearchKey
+from marginlab.ranked import Ranked, Split, embeddings, rankings
 from marginlab.runs import RunFolder
-from marginlab.scores import ensemble_scores, long_scores
+from marginlab.scores import QUERIES, long_scores, query_means
 from marginlab.search import read_progress, read_trials
 from marginlab.study import Study
 
 LABELS = {
     "id": pl.String,
-    "kind": pl.String,  # trial or confirmation
+    "kind": pl.String,  # trial, confirmation (of a winner), default (the published one) or incumbent (of a search)
     "dataset": pl.String,
     "arm": pl.String,
     "replicate": pl.Int64,
     "trial": pl.Int64,
     "seed_index": pl.Int64,
     "fold": pl.Int64,
-    "current": pl.Boolean,  # False: a confirmation of parameters that are no longer the winner, or no longer planned
+    "current": pl.Boolean,  # False: on fresh seeds, and of parameters that are no longer the winner, or no longer planned
 }
 RUNS = {
     **LABELS,
@@ -52,6 +55,9 @@ RUNS = {
     "epochs": pl.Int64,
     "seconds": pl.Float64,  # spent in the steps of its epochs
     "ended": pl.Float64,  # seconds since 1970
+    "device": pl.String,  # it was trained on: cuda or cpu; null, as the next two, where it was not recorded
+    "workers": pl.Int64,
+    "threads": pl.Int64,  # of each worker
 }
 TRIALS: dict[str, pl.DataType | type[pl.DataType]] = {
     "search": pl.String,  # Optuna's name of it: dataset/arm/rREPLICATE
@@ -76,6 +82,20 @@ TEST = {
     "seed_index": pl.Int64,
     "metric": pl.String,  # test/map ...
     "horizon": pl.Int64,  # months; null for all queries
+    "value": pl.Float64,
+}
+PLACE: dict[str, type[pl.DataType]] = {
+    "dataset": pl.String,
+    "arm": pl.String,
+    "replicate": pl.Int64,
+    "seed_index": pl.Int64,
+}
+PER_QUERY: dict[str, type[pl.DataType]] = {**PLACE, **QUERIES}
+SINGLE: dict[str, type[pl.DataType]] = {  # TEST and the fold
+    **PLACE,
+    "fold": pl.Int64,
+    "metric": pl.String,
+    "horizon": pl.Int64,
     "value": pl.Float64,
 }
 _NO_STEP = "time/images_per_s"
@@ -138,6 +158,10 @@ class Results:
 
     def trials(self) -> pl.DataFrame:
         """One row per trial (:data:`TRIALS`), then a column ``param/PATH`` per searched parameter, null where an arm has none."""
+        return self._trials
+
+    @cached_property
+    def _trials(self) -> pl.DataFrame:
         rows = read_trials(self.folder / "optuna.db", self.plan)
         columns = {
             name: pl.Series(name, [row[name] for row in rows], dtype=kind)
@@ -181,14 +205,55 @@ class Results:
             columns[name] = pl.Series(name, [row.get(name) for _, row in rows], dtype=pl.Float64, strict=False)
         return pl.DataFrame(columns)
 
-    def test(self) -> pl.DataFrame:
-        """Test figures by dataset, arm, replicate, seed, metric and horizon (:data:`TEST`); seeds that lack a fold are left out."""
-        rows = [
-            {"dataset": key.dataset, "arm": key.arm, "replicate": key.replicate, "seed_index": seed, **entry}
-            for (key, seed), scores in self._scores.items()
-            for entry in long_scores(scores)
+    def test(self, kind: str = "confirmation") -> pl.DataFrame:
+        """Test figures by dataset, arm, replicate, seed, metric and horizon (:data:`TEST`); seeds that lack a fold are left out.
+
+        Args:
+            kind: of the runs: ``confirmation`` (the winners) or ``default`` (the arms' published defaults).
+        """
+        if kind not in self._tests:
+            rows = [
+                {"dataset": key.dataset, "arm": key.arm, "replicate": key.replicate, "seed_index": seed, **entry}
+                for (key, seed), scores in self._scores(kind).items()
+                for entry in long_scores(scores)
+            ]
+            self._tests[kind] = pl.DataFrame(rows, schema=TEST)
+        return self._tests[kind]
+
+    def queries(self, kind: str = "confirmation") -> pl.DataFrame:
+        """Every test query's figures by dataset, arm, replicate and seed (:data:`PER_QUERY`); the seed's folds as one ensemble."""
+        frames = [
+            frame.select(
+                pl.lit(key.dataset).alias("dataset"),
+                pl.lit(key.arm).alias("arm"),
+                pl.lit(key.replicate, dtype=pl.Int64).alias("replicate"),
+                pl.lit(seed, dtype=pl.Int64).alias("seed_index"),
+                pl.all(),
+            )
+            for (key, seed), frame in self.ensembles(kind).items()
         ]
-        return pl.DataFrame(rows, schema=TEST)
+        return pl.concat(frames) if frames else pl.DataFrame(schema=PER_QUERY)
+
+    def single_folds(self, kind: str = "confirmation") -> pl.DataFrame:
+        """Test figures of each model on its own (:data:`SINGLE`). Models of one seed, or fold, are not independent."""
+        rows = [
+            {**{name: r.labels[name] for name in (*PLACE, "fold")}, **entry}
+            for r in self._complete(kind)
+            for entry in long_scores(r.result["test"])
+        ]
+        return pl.DataFrame(rows, schema=SINGLE)
+
+    def embeddings(self, split: Split = "test", **where: Any) -> pl.DataFrame:
+        """One row per run and image: the run's labels, then row (of the packed dataset), label, months, embedding.
+
+        Args:
+            where: values of columns of :meth:`runs`, such as ``kind="confirmation", seed_index=0``.
+        """
+        return embeddings(self, split, **where)
+
+    def rankings(self, **where: Any) -> list[Ranked]:
+        """The test split ranked by each seed, its fold models as one ensemble; ``where`` as in :meth:`embeddings`."""
+        return rankings(self, **where)
 
     def missing(self) -> list[str]:
         """What a complete study would have and this one has not, in sentences."""
@@ -203,7 +268,7 @@ class Results:
                 out.append(f"The search {key} has no winner: none of its trials was completed.")
             else:
                 out += self._unconfirmed(key)
-        return out
+        return out + self._untrained()
 
     def _unconfirmed(self, key: SearchKey) -> list[str]:
         planned = self.study.confirmation.seeds * self.study.confirmation.folds
@@ -223,30 +288,40 @@ class Results:
                 )
         return out
 
+    def _untrained(self) -> list[str]:
+        """What is missing of published defaults and incumbents."""
+        out = []
+        for kind, name in (("default", "of published defaults"), ("incumbent", "of incumbents")):
+            results = [r.result for r in self._read if r.current and r.folder.labels["kind"] == kind]
+            left = self.fresh.counts()[kind] - sum(bool(r) for r in results)
+            out += [f"A run {name} failed: {r['reason']}" for r in results if r.get("state") == "failed"]
+            if left > 0:
+                out.append(f"Of the runs {name}, {left} have not ended.")
+        return out
+
+    @cached_property
+    def fresh(self) -> Fresh:
+        """What is trained on fresh seeds, given what the searches have found."""
+        keys = self.plan.searches()
+        return replace(Fresh.of(self.plan, self.searches), winners={key: self.winner(key) for key in keys})
+
     @cached_property
     def _folders(self) -> list[RunFolder]:
         return [RunFolder.open(p.parent) for p in sorted(self.folder.glob("runs/**/run.json"))]
 
     @cached_property
     def _read(self) -> list[_Read]:
-        winners = {key: self.winner(key) for key in self.plan.searches()}
+        searches = set(self.plan.searches())
         read = []
         for f in self._folders:
             labels = {
                 **{name: f.labels.get(name) for name in LABELS},
                 "id": f.run.id,
-                "current": self._current(f, winners),
+                # More trials can change a search's winner: runs that confirmed the last one stay on the disk.
+                "current": _search(f) in searches if f.labels["kind"] == "trial" else self.fresh.wants(f.labels),
             }
             read.append(_Read(f, labels, f.epochs(), f.result() or {}))
         return read
-
-    def _current(self, f: RunFolder, winners: dict[SearchKey, dict[str, Any] | None]) -> bool:
-        """More trials can change a search's winner: runs that confirmed the last one stay on the disk."""
-        if not _confirms(f):
-            return _search(f) in winners
-        plan = self.study.confirmation
-        planned = f.labels["seed_index"] < plan.seeds and f.labels["fold"] < plan.folds
-        return bool(planned and winners.get(_search(f)) == f.labels["params"])
 
     def _run_row(self, r: _Read) -> dict[str, Any]:
         labels, result = r.folder.labels, r.result
@@ -260,24 +335,51 @@ class Results:
             "epochs": r.epochs[-1]["epoch"] if r.epochs else 0,
             "seconds": sum(v for row in r.epochs for v in step_seconds(row).values()),
             "ended": result.get("time"),
+            **{name: result.get("trained_on", {}).get(name) for name in ("device", "workers", "threads")},
         }
 
-    @cached_property
-    def _scores(self) -> dict[tuple[SearchKey, int], dict[str, float]]:
+    def _complete(self, kind: str) -> list[_Read]:
+        """The complete runs that count. A published default that won its search has those that confirm it."""
+        served = self.fresh.served if kind == "default" else ()
+        complete = (r for r in self._read if r.current and r.result.get("state") == "complete")
+        return [
+            r for r in complete if r.labels["kind"] == kind or (_confirms(r.folder) and _search(r.folder) in served)
+        ]
+
+    def _seeds(self, kind: str) -> dict[tuple[SearchKey, int], list[_Read]]:
+        """The runs of each seed that has a complete one on every fold."""
         by_seed: dict[tuple[SearchKey, int], list[_Read]] = {}
-        for r in self._read:
-            if r.current and _confirms(r.folder) and r.result.get("state") == "complete":
-                by_seed.setdefault((_search(r.folder), r.folder.labels["seed_index"]), []).append(r)
+        for r in self._complete(kind):
+            by_seed.setdefault((_search(r.folder), r.folder.labels["seed_index"]), []).append(r)
+        return {place: runs for place, runs in by_seed.items() if len(runs) >= self.study.confirmation.folds}
+
+    def ensembles(self, kind: str = "confirmation") -> dict[tuple[SearchKey, int], pl.DataFrame]:
+        """What each test query scored (``scores.QUERIES``), by search and seed: the seed's fold models answer as one."""
+        if kind not in self._ensembles:
+            found = {
+                place: scored(self.folder, [(r.folder, r.result) for r in runs])
+                for place, runs in self._seeds(kind).items()
+            }
+            self._ensembles[kind] = {place: frame for place, frame in found.items() if frame is not None}
+        return self._ensembles[kind]
+
+    @cached_property
+    def _tests(self) -> dict[str, pl.DataFrame]:
+        """By kind of run, once asked for."""
+        return {}
+
+    @cached_property
+    def _ensembles(self) -> dict[str, dict[tuple[SearchKey, int], pl.DataFrame]]:
+        """By kind of run, once asked for."""
+        return {}
+
+    def _scores(self, kind: str) -> dict[tuple[SearchKey, int], dict[str, float]]:
         scores = {}
-        for place, runs in by_seed.items():
-            if len(runs) < self.study.confirmation.folds:
-                continue
+        for place, runs in self._seeds(kind).items():
             if len(runs) == 1:
                 scores[place] = runs[0].result["test"]
-                continue
-            frames = [f for f in (r.folder.embeddings("test") for r in runs) if f is not None]
-            if len(frames) == len(runs):
-                scores[place] = {f"test/{k}": v for k, v in ensemble_scores(frames).items()}
+            elif place in self.ensembles(kind):
+                scores[place] = {f"test/{k}": v for k, v in query_means(self.ensembles(kind)[place]).items()}
         return scores
 
 

@@ -141,8 +141,18 @@ class Recorder:
         _save(self.path / "last.safetensors", state.tensors(), row)
         append_line(self.path / "epochs.jsonl", row)
 
-    def finish(self, state: str, reason: str = "", metrics: dict[str, float] | None = None) -> dict[str, Any]:
-        """Mark the run as ended: ``complete``, ``pruned`` or ``failed`` (with a sentence)."""
+    def finish(
+        self,
+        state: str,
+        reason: str = "",
+        metrics: dict[str, float] | None = None,
+        trained_on: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Mark the run as ended: ``complete``, ``pruned`` or ``failed`` (with a sentence).
+
+        Args:
+            trained_on: ``{"device": "cuda" or "cpu", "workers": n, "threads": of each}``, where it is known.
+        """
         best = self.best
         result = {
             "state": state,
@@ -153,6 +163,7 @@ class Recorder:
             "last": self.rows[-1].get(OBJECTIVE) if self.rows else None,
             "time": time.time(),
             "test": metrics or {},
+            **({"trained_on": trained_on} if trained_on else {}),
         }
         write_json(self.path / "result.json", result)
         return result
@@ -171,11 +182,16 @@ def _note(path: Path) -> dict[str, Any]:
 
 
 def write_embeddings(path: Path, embeddings: Tensor, subset: Subset) -> None:
-    """Parquet with the packed row, the label's code, months and the embedding (a fixed-size list of float32) per image."""
+    """Parquet with the packed row, the codes of label and subject, months and the embedding (a fixed-size list of float32).
+
+    Subsets that know no subjects, and files of before they were known, have no such column.
+    """
+    subject = {} if subset.subject is None else {"subject": subset.subject}
     frame = pl.DataFrame(
         {
             "row": subset.rows,
             "label": subset.label,
+            **subject,
             "months": subset.months,
             "embedding": pl.Series(
                 np.asarray(embeddings, dtype=np.float32), dtype=pl.Array(pl.Float32, embeddings.shape[1])

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from marginlab.data.subset import Subset
-from marginlab.retrieval import METRICS, Figures, Ranking, concatenate, protocol_scores
+from marginlab.retrieval import METRICS, Figures, Ranking, concatenate, protocol_means, protocol_queries
 from marginlab.runs import read_embeddings
 from marginlab.stored import visits
 from marginlab.values import InputError
@@ -22,6 +22,13 @@ GROUPS = {
     "unmatched": pl.Int64,  # of them: no match in the gallery, so in no mean
     "metric": pl.String,
     "value": pl.Float64,  # null where no query has a match
+}
+QUERIES: dict[str, type[pl.DataType]] = {
+    "row": pl.Int64,  # of the packed dataset
+    "label": pl.Int64,
+    "subject": pl.Int64,  # whose query it is: what is drawn anew in intervals; the label where files do not tell
+    "months": pl.Float32,
+    **{name: pl.Float64 for name in METRICS},  # NaN for a query without a match, which is in no mean
 }
 WORST: dict[str, type[pl.DataType]] = {
     "query": pl.Int64,  # packed rows
@@ -40,6 +47,18 @@ def ensemble_scores(frames: list[pl.DataFrame]) -> dict[str, float]:
     Args:
         frames: each model's test embeddings, as ``runs.write_embeddings`` wrote them. Gallery: first visits; query: later ones.
     """
+    return query_means(ensemble_queries(frames))
+
+
+def query_means(queries: pl.DataFrame) -> dict[str, float]:
+    """The figures over all queries and by horizon of a frame of :data:`QUERIES`."""
+    if queries.is_empty():
+        return {}
+    return protocol_means({name: queries[name].to_numpy() for name in METRICS}, queries["months"].to_numpy())
+
+
+def ensemble_queries(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Each query's figures (:data:`QUERIES`) for several models as one, in the order of the rows."""
     frames = [f.sort("row") for f in frames]
     first = frames[0]
     if not all(f.select("row", "label").equals(first.select("row", "label")) for f in frames):
@@ -56,7 +75,13 @@ def ensemble_scores(frames: list[pl.DataFrame]) -> dict[str, float]:
         gallery=months == 0,
         query=months > 0,
     )
-    return protocol_scores(concatenate([read_embeddings(f) for f in frames]), subset)
+    columns = protocol_queries(concatenate([read_embeddings(f) for f in frames]), subset)
+    if not columns:
+        return pl.DataFrame(schema=QUERIES)
+    place = first.select(
+        "row", "label", pl.col("subject" if "subject" in first else "label").alias("subject"), "months"
+    )
+    return place.filter(pl.Series(subset.query)).with_columns(**columns).cast(QUERIES)  # type: ignore[arg-type]
 
 
 def long_scores(scores: dict[str, float]) -> Iterator[dict[str, Any]]:

@@ -119,6 +119,7 @@ class PackedDataset:
             months=months,
             gallery=(rows["role"] == "gallery").to_numpy().copy(),
             query=(rows["role"] == "query").to_numpy().copy(),
+            subject=mf.codes(rows["subject"]),
         )
 
     def describe(self) -> dict[str, Any]:

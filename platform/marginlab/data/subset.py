@@ -18,6 +18,7 @@ class Subset:
     months: np.ndarray  # float32 [n], months since the subject's first visit, NaN where unknown
     gallery: np.ndarray  # bool [n], in the gallery of the test protocol (first visit)
     query: np.ndarray  # bool [n], a query of the test protocol (a later visit)
+    subject: np.ndarray | None = None  # int64 [n], 0 .. : whose image it is; a label may be one side of a subject
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -5,7 +5,7 @@ in parts (``streaming``). ``protocol`` has the published protocols.
 """
 
 from marginlab.retrieval.embeddings import Embeddings, concatenate, unit
-from marginlab.retrieval.protocol import protocol_scores, validation_scores
+from marginlab.retrieval.protocol import protocol_means, protocol_queries, protocol_scores, validation_scores
 from marginlab.retrieval.ranking import METRICS, Figures, Ranking, Worst
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "Ranking",
     "Worst",
     "concatenate",
+    "protocol_means",
+    "protocol_queries",
     "protocol_scores",
     "unit",
     "validation_scores",

@@ -33,14 +33,26 @@ def protocol_scores(embeddings: Embeddings, subset: Subset) -> dict[str, float]:
     The keys of :func:`validation_scores` over all queries, and each with ``_12m`` and so on over the queries of that many
     months after the first visit. No entry is NaN: what has no match is left out.
     """
+    return protocol_means(protocol_queries(embeddings, subset), subset.months[subset.query])
+
+
+def protocol_queries(embeddings: Embeddings, subset: Subset) -> dict[str, np.ndarray]:
+    """Each metric per query of the published test protocol, float64 [Q], in the subset's order; NaN without a match.
+
+    Nothing where the subset has no query or no gallery.
+    """
     embeddings = _checked(embeddings, subset)
     if not (subset.query.any() and subset.gallery.any()):
         return {}
-    columns = _per_query(embeddings, subset, subset.query, subset.gallery)
-    months = np.round(subset.months[subset.query])
+    return _per_query(embeddings, subset, subset.query, subset.gallery)
+
+
+def protocol_means(columns: dict[str, np.ndarray], months: np.ndarray) -> dict[str, float]:
+    """What :func:`protocol_scores` says of the columns of :func:`protocol_queries`; ``months`` are those of the queries."""
+    rounded = np.round(months)
     out = _means(columns, np.ones(len(months), dtype=bool), "")
-    for horizon in subset.horizons():
-        out |= _means(columns, months == horizon, f"_{horizon}m")
+    for horizon in sorted({int(m) for m in rounded[np.isfinite(rounded)]}):
+        out |= _means(columns, rounded == horizon, f"_{horizon}m")
     return out
 
 

@@ -1,0 +1,130 @@
+"""What a number of seeds can show: before a study, from the design alone; after one, from the variance that it found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from marginlab.inference import LEVEL, Spread, leaning
+
+POWER = 0.8
+MOST_SEEDS = 10_000  # beyond it nobody counts
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The variance of a mean difference over ``seeds`` seeds, by what would shrink it: an ``inference.Spread`` of one study."""
+
+    searches: float  # more replicates; 0 with one, where it is unknown
+    seeds: float  # more seeds
+    subjects: float  # more test subjects; 0 where they are taken as given
+    units: tuple[int, int, int]  # replicates, seeds, subjects
+
+    @classmethod
+    def of(cls, s: Spread) -> Parts:
+        return cls(float(s.searches), float(s.seeds), float(s.subjects), s.units)
+
+    def se(self, seeds: np.ndarray | int) -> np.ndarray:
+        """What the standard error would be over so many seeds."""
+        return np.sqrt(self.searches + self._by_seeds(seeds) + self.subjects)
+
+    def df(self, seeds: np.ndarray | int) -> np.ndarray:
+        """The degrees of freedom of :meth:`se`, as ``inference`` has them."""
+        r, _, i = self.units
+        n = np.asarray(seeds)
+        parts = (
+            (self.searches, max(r - 1, 1)),
+            (self._by_seeds(n), np.maximum(n - 1, 1)),
+            (self.subjects, max(i - 1, 1)),
+        )
+        leaned = [leaning(df) * v for v, df in parts]
+        bend = sum(x**2 / df for x, (_, df) in zip(leaned, parts, strict=True))
+        if not np.any(bend):
+            return np.maximum(n - 1.0, 1.0)
+        return np.asarray(np.maximum(sum(leaned) ** 2 / bend, 1.0))
+
+    def _by_seeds(self, seeds: np.ndarray | int) -> np.ndarray:
+        return np.asarray(self.seeds * self.units[1] / np.asarray(seeds))
+
+    def reach(self, seeds: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+        """The least mean difference whose interval leaves out zero, and the true one that does so in four studies of five.
+
+        t[0.975] se and (t[0.975] + t[0.8]) se, at :meth:`df`.
+        """
+        se, df = self.se(seeds), self.df(seeds)
+        edge, beyond = (stats.t.ppf(q, df) * se for q in ((1 + LEVEL) / 2, POWER))
+        return np.asarray(edge), np.asarray(edge + beyond)
+
+
+def needed(parts: Parts, distance: float) -> int | None:
+    """The number of seeds (all of them, not further ones) at which a true difference of ``distance`` is found with 80% power.
+
+    None without a distance, where the searches and subjects alone hide it, or beyond 10,000 seeds.
+    """
+    if distance <= 0:
+        return None
+    n = np.arange(2, MOST_SEEDS + 1)
+    enough = np.flatnonzero(parts.reach(n)[1] <= distance)
+    return int(n[enough[0]]) if len(enough) else None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What ``n`` seeds can show, known before any is trained. None where nothing can be shown.
+
+    ``shown`` and ``found`` are in standard deviations of the paired differences over seeds.
+    """
+
+    n: int
+    p: float | None = None  # the least that an exact two-sided test of the differences' signs can give
+    shown: float | None = None  # the least observed mean difference whose interval excludes zero
+    found: float | None = None  # the true one that does so in four studies of five
+
+    def scaled(self, sd: float) -> tuple[float, float] | None:
+        """``shown`` and ``found`` in the metric's own units, for differences of this standard deviation."""
+        return None if self.shown is None or self.found is None else (self.shown * sd, self.found * sd)
+
+
+def resolution(seeds: int) -> Resolution:
+    """p = 2 / 2^n: of all sign flips of n differences the observed one and its mirror image are the most extreme.
+
+    shown = t[0.975, n-1] / sqrt(n), found = (t[0.975, n-1] + t[0.8, n-1]) / sqrt(n).
+    """
+    if seeds < 2:
+        return Resolution(seeds)
+    edge, beyond = (float(stats.t.ppf(q, seeds - 1)) for q in ((1 + LEVEL) / 2, POWER))
+    return Resolution(seeds, 2.0 ** (1 - seeds), edge / math.sqrt(seeds), (edge + beyond) / math.sqrt(seeds))
+
+
+@dataclass(frozen=True)
+class Design:
+    """Whether a study can be called confirmatory: whether its seeds could show a difference even without assumptions.
+
+    The interval assumes that differences over seeds are about normal, which so few cannot confirm. A test that assumes
+    nothing but symmetry, all sign flips, gives no p below 2 / 2^seeds. Where even that one could not reach 0.05 (divided by
+    the number of contrasts: Holm's first step), the design rests on the assumption alone, and is exploratory.
+    """
+
+    seeds: int
+    contrasts: int  # one per dataset; 0: none was declared
+
+    @property
+    def p(self) -> float:
+        """The least that the sign flips can give."""
+        return min(1.0, 2.0 ** (1 - self.seeds))
+
+    @property
+    def level(self) -> float:
+        return (1 - LEVEL) / max(self.contrasts, 1)
+
+    @property
+    def least(self) -> int:
+        """The number of seeds that would do."""
+        return math.ceil(1 - math.log2(self.level))
+
+    @property
+    def confirmatory(self) -> bool:
+        return self.contrasts > 0 and self.p <= self.level
