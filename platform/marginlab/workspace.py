@@ -126,4 +126,7 @@ class Workspace:
                 if dataset.reader is None:
                     reader_named(dataset.name)
                 if dataset.root and not self.raw(dataset).is_dir():
-                    raise InputError(f"Dataset {dataset.name!r}: there is no folder {self.raw(dataset)}.")
+                    raise InputError(
+                        f"Dataset {dataset.name!r}: there is no folder {self.raw(dataset)}. Put the images or a link to them "
+                        "there, or correct root= in the study file."
+                    )
