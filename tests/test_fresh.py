@@ -7,19 +7,21 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from marginlab.counting import expected_incumbents, most_incumbents
 from marginlab.declaration import declare
+from marginlab.files import read_json
 from marginlab.fresh import Fresh, covers
-from marginlab.plan import Plan
+from marginlab.plan import Plan, SearchKey
 from marginlab.results import Results
 from marginlab.search import incumbents, summarize
 from marginlab.study import Comparison, Confirmation, Search
 from marginlab.values import InputError, canonical
-from tests.report.synthetic import Synthetic, params_of, study
+from tests.report.synthetic import TEST, Synthetic, edit_json, study
 from tests.test_study import AUTO, FIXED, a_plan
 
 BEGAN = datetime(2026, 1, 1)
@@ -128,16 +130,23 @@ def test_how_many_incumbents_there_will_be_by_hand() -> None:
     assert expected_incumbents(plan) == pytest.approx(2 * (leaders - 2))
 
 
-def test_what_is_missing_of_them_is_said(tmp_path: Path) -> None:
-    question = study(seeds=2, confirmation=Confirmation(seeds=2, folds=1, defaults=True, incumbents=1))
-    made = Synthetic(tmp_path, question)
+def test_what_is_missing_of_them_is_said_and_a_default_that_won_has_the_winners_figures(tmp_path: Path) -> None:
+    made = Synthetic(tmp_path, study(seeds=2, confirmation=Confirmation(seeds=2, folds=1, defaults=True, incumbents=1)))
     made.whole()
+    won = SearchKey("oai", "fixed", 0)
+    searches = read_json(tmp_path / "summary.json")["searches"]
+    edit_json(tmp_path / "summary.json", searches={**searches, str(won): {**searches[str(won)], "params": DEFAULT}})
+    for task in made.plan.confirmations(won, DEFAULT):
+        made.confirmation(task)
     results = Results.open(tmp_path)
-    assert results.missing() == ["Of the runs of published defaults, 12 have not ended."]  # incumbents are not recorded
-    for task in Fresh.of(made.plan, results.searches).tasks():
+    assert results.missing() == ["Of the runs of published defaults, 10 have not ended."]  # incumbents are not recorded
+    assert set(results.test("default")["arm"]) == {"fixed"}
+    for task in results.fresh.tasks():
         if task.labels["kind"] == "default":
             made.run(task, 0.45, 4, "complete", {"test/map": 0.7})
     results = Results.open(tmp_path)
     assert results.missing() == [] and results.runs().filter(kind="default")["current"].all()
-    assert params_of("fixed", 0) == DEFAULT and set(results.test("default")["value"]) == {0.7}
-    assert len(results.test()) == len(Results.open(tmp_path).test("confirmation"))
+    maps = results.test("default").filter(pl.col("metric") == "test/map", pl.col("horizon").is_null())
+    own = maps.filter(pl.col("dataset") == "oai", pl.col("arm") == "fixed")
+    assert own["value"].to_list() == TEST["oai", "fixed"][:2] and maps.height == 12
+    assert len(results.test().filter(metric="test/map").filter(pl.col("horizon").is_null())) == 12

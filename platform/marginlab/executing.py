@@ -38,7 +38,7 @@ def execute(
         path: the run folder, made with ``RunFolder.create``.
         packed: the packed dataset's folder.
         decide: asked on rank 0 after every epoch from the first; a resumed run asks again for the epochs it has.
-        open_test: embed and score the test split with the best network (confirmation alone).
+        open_test: embed and score the test split with the best network (``plan.OPENS_TEST`` alone).
         stop: asked on rank 0 before the first epoch and after every one: was the study asked to stop?
 
     Returns:
@@ -74,22 +74,23 @@ def execute(
         return go_on and not stopped
 
     data = dataset.fold(folder.run.fold)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on = {"device": device.type, "workers": distributed.world(), "threads": torch.get_num_threads()}
     try:
         if distributed.broadcast_flag(go_on):
             fit(folder.run, data, report, resume=resume, device=device)
     except TrainingFailed as e:
-        return recorder.finish("failed", str(e)) if recorder else None
+        return recorder.finish("failed", str(e), trained_on=on) if recorder else None
     if distributed.broadcast_flag(stopped):
         raise Stopped
     go_on = distributed.broadcast_flag(go_on)
     scores = _open_test(folder, dataset, device) if open_test and go_on else {}
-    return recorder.finish("complete" if go_on else "pruned", metrics=scores) if recorder else None
+    return recorder.finish("complete" if go_on else "pruned", metrics=scores, trained_on=on) if recorder else None
 
 
-def _open_test(folder: RunFolder, dataset: PackedDataset, device: torch.device | None) -> dict[str, float]:
+def _open_test(folder: RunFolder, dataset: PackedDataset, device: torch.device) -> dict[str, float]:
     """Open the test split: embed it with the best network, keep the embeddings, score them."""
     run, subset = folder.run, dataset.test()
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_seeded(run.training.network, dataset.channels, run.seed)
     network.load_state_dict(folder.best_weights()[0])
     embeddings = embed(network.to(device), subset, run.training, dataset.mean, dataset.std, device)

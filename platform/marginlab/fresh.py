@@ -43,8 +43,12 @@ class Fresh:
     @cached_property
     def defaulted(self) -> list[SearchKey]:
         """The first search of every arm whose published default is to be trained and has not won that search."""
-        first = (key for key in self.plan.searches() if key.replicate == 0 and self.plan.study.confirmation.defaults)
-        return [key for key in first if self.winners.get(key) != self._default(key)]
+        return [key for key in self._first if self.winners.get(key) != self._default(key)]
+
+    @cached_property
+    def served(self) -> list[SearchKey]:
+        """Those whose published default has won: the runs that confirm it are the default's too."""
+        return [key for key in self._first if self.winners.get(key) == self._default(key)]
 
     def again(self, key: SearchKey) -> list[tuple[int, Params]]:
         """The incumbents of a search that are trained again, each configuration once: (the first trial that had it, its
@@ -90,6 +94,11 @@ class Fresh:
             "default": len(self.defaulted) * each,
             "incumbent": leaders * study.confirmation.incumbents * len(study.search.folds),
         }
+
+    @cached_property
+    def _first(self) -> list[SearchKey]:
+        asked = self.plan.study.confirmation.defaults
+        return [key for key in self.plan.searches() if key.replicate == 0 and asked]
 
     @cached_property
     def _planned(self) -> set[SearchKey]:

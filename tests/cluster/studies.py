@@ -85,7 +85,8 @@ nested = dataclasses.replace(
         max_concurrent=1,  # so that there is a finished trial to judge the second by
         resources=Resources(workers=2, launcher="train"),
     ),
-    confirmation=Confirmation(seeds=1, folds=1, epochs=1, resources=Resources(workers=2)),
+    # The default wins, so it is confirmed already; one epoch is no measure of four, so the winner is an incumbent too.
+    confirmation=Confirmation(seeds=1, folds=1, epochs=1, resources=Resources(workers=2), defaults=True, incumbents=1),
     comparison=Comparison(),
 )
 
@@ -103,6 +104,14 @@ killed = dataclasses.replace(
     search=Search(epochs_budget=6, max_epochs=3, startup_trials=1, pruner_startup_trials=1, max_concurrent=1),
     confirmation=Confirmation(seeds=2, folds=1, epochs=2, resources=Resources(cpus=1.6)),  # one group, one thread
     comparison=Comparison(),
+)
+
+# Its incumbents and its published default are trained on fresh seeds too, whoever won.
+again = dataclasses.replace(
+    killed,
+    name="again",
+    search=dataclasses.replace(killed.search, epochs_budget=4, max_epochs=2),
+    confirmation=Confirmation(seeds=1, folds=1, epochs=1, defaults=True, incumbents=1),
 )
 
 

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from ray.util import placement_group_table
 
 from marginlab.cli import main
+from marginlab.cost import spent, unit
 from marginlab.declaration import load_study
 from marginlab.files import read_json
 from marginlab.replay import find_data, find_run, replay, summary
@@ -196,6 +197,21 @@ def test_trials_as_worker_groups_are_pruned_and_leave_nothing_behind(nested: Any
     held = [g for g in placement_group_table().values() if g["state"] in ("CREATED", "PENDING", "RESCHEDULING")]
     assert held == []
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+
+
+def test_incumbents_are_trained_again_without_the_test_split_and_a_default_that_won_only_once(nested: Any) -> None:
+    outcome, *_ = nested
+    (incumbent,) = folders_of(outcome.folder, "incumbent")
+    assert incumbent.labels["trial"] == 0 and len(incumbent.epochs()) == 1 + 4
+    assert incumbent.result()["state"] == "complete" and incumbent.embeddings("test") is None  # type: ignore[index]
+    assert incumbent.run.seed not in {
+        f.run.seed for k in ("trial", "confirmation") for f in folders_of(outcome.folder, k)
+    }
+    assert folders_of(outcome.folder, "default") == []
+    results = Results.open(outcome.folder)
+    assert results.missing() == [] and set(spent(results)["basis"]) == {"fresh"} and unit(results) == "CPU-seconds"
+    shot = snapshot(outcome.folder)
+    assert shot.confirmed == shot.confirmations == 2 and shot.epochs_done == shot.epochs_total
 
 
 def test_a_network_and_a_reader_of_ones_own_are_recorded_and_replayed(nested: Any, home: Path) -> None:
