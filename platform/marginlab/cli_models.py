@@ -123,9 +123,8 @@ def match(
 
 def _said(made: Embedded, lost: Path | None) -> None:
     if lost is not None:
-        console.print(
-            f"[yellow]{len(made.unreadable)} images could not be read:[/] {lost}", highlight=False, soft_wrap=True
-        )
+        several = f"{len(made.unreadable)} image{'' if len(made.unreadable) == 1 else 's'}"
+        console.print(f"[yellow]{several} could not be read:[/] {lost}", highlight=False, soft_wrap=True)
 
 
 def _warn(network: Embedder, unsided: int, rates: bool) -> None:

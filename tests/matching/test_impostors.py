@@ -125,7 +125,7 @@ def test_held_out_phantoms_hit_the_stated_rate() -> None:
     nobody = np.arange(120)
     rates = Rates.of(counted, nobody, nobody, nobody)
     sim = (others[0::2].astype(np.float64) * others[1::2]).sum(1)
-    share, none = rates.impostor.share(sim)
+    share, _ = rates.impostor.share(sim)
     for rate in (0.02, 0.1, 0.3, 0.5):
         hits = int((share <= rate).sum())
         assert abs(hits - 60 * rate) <= 3 * np.sqrt(60 * rate * (1 - rate)), (rate, hits)

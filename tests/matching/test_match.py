@@ -113,7 +113,7 @@ def test_the_commands(made, tmp_path, monkeypatch, capsys):
     assert not Path("e.unreadable.csv").exists()
     assert call("match", model, "queries", "e.parquet", "--top", "2") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 images could not be read: matches.queries.unreadable.csv" in said and "RATES OF PHANTOMS" in said
+    assert "1 image could not be read: matches.queries.unreadable.csv" in said and "RATES OF PHANTOMS" in said
     assert "matches.csv: 6 matches of 3 queries" in said and "Next: look at the pairs" in said
     found = pl.read_csv("matches.csv")
     assert found.columns == list(MATCHES) and found["query"].unique().sort().to_list() == [
@@ -132,6 +132,7 @@ def test_the_commands(made, tmp_path, monkeypatch, capsys):
         (("embed", "MODEL", "nowhere"), "nowhere: there is no such folder or file"),
         (("embed", "nowhere", "queries"), "There is no model 'nowhere'"),
         (("match", "MODEL", "bad.png", "bad.png"), "None of the 1 images can be read; the first is bad.png"),
+        (("embed", "MODEL", "RAW", "--device", "tpu"), "The device is cpu or cuda, not 'tpu'"),
         (("match", "MODEL", "RAW", "RAW", "--top", "0"), "--top must be at least 1"),
         (("match", "MODEL", "RAW", "RAW", "--out", "m.txt"), "matches are written as .parquet or .csv"),
     ],

@@ -76,7 +76,7 @@ def write(embedded: Embedded, model: Embedder, out: Path) -> Path | None:
     """Write the Parquet file, whole or not at all; returns the report of what could not be read, if anything could not."""
     whole = io.BytesIO()
     embedded.frame.write_parquet(whole, metadata={MODEL: model.id})
-    write_bytes(out, whole.getvalue())
+    write_bytes(out, whole.getvalue(), patient=False)
     return report(embedded.unreadable, out)
 
 
@@ -86,7 +86,7 @@ def report(unreadable: pl.DataFrame, out: Path) -> Path | None:
     if not len(unreadable):
         path.unlink(missing_ok=True)
         return None
-    write_bytes(path, unreadable.write_csv().encode())
+    write_bytes(path, unreadable.write_csv().encode(), patient=False)
     return path
 
 

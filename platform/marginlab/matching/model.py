@@ -31,7 +31,7 @@ from marginlab.values import InputError, from_json
 
 FILES = ("config.json", "model.safetensors")
 BATCH = 256  # images
-_URI = re.compile(r"(models|runs|mlflow-artifacts|s3|gs|https?):/")
+_URI = re.compile(r"(models|runs|mlflow-artifacts):/")
 _ANEW = "give the folder of its run as MODEL, or register it anew with marginlab run STUDY.py"
 
 
@@ -70,10 +70,10 @@ def rates_of(run_folder: Path, dataset: PackedDataset) -> Rates | None:
 class Embedder:
     """Prepared images in, embeddings out."""
 
-    def __init__(
-        self, config: dict[str, Any], weights: dict[str, Tensor], device: torch.device | str | None = None
-    ) -> None:
+    def __init__(self, config: dict[str, Any], weights: dict[str, Tensor], device: str | None = None) -> None:
         self.config = config
+        if device not in (None, "cpu", "cuda"):
+            raise InputError(f"The device is cpu or cuda, not {device!r}.")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.channels, self.size = int(config["channels"]), int(config["size"])
@@ -86,12 +86,13 @@ class Embedder:
             raise InputError(
                 f"The weights are not those of the network in config.json: {str(e).splitlines()[-1].strip()}"
             ) from None
-        self.network = network.to(self.device).eval()
+        try:
+            self.network = network.to(self.device).eval()
+        except (RuntimeError, AssertionError) as e:
+            raise InputError(f"There is no device {str(self.device)!r} here ({str(e).splitlines()[0]}).") from None
 
     @classmethod
-    def open(
-        cls, folder: Path | str, *, trust_code: bool = False, device: torch.device | str | None = None
-    ) -> Embedder:
+    def open(cls, folder: Path | str, *, trust_code: bool = False, device: str | None = None) -> Embedder:
         """A model's folder, as saved for MLflow: nothing in it is run but, if ``trust_code``, a study's own network."""
         folder = Path(folder)
         paths = [next((p for p in (folder / "artifacts" / f, folder / f) if p.is_file()), None) for f in FILES]
@@ -116,7 +117,7 @@ class Embedder:
         dataset: PackedDataset,
         *,
         trust_code: bool = False,
-        device: torch.device | str | None = None,
+        device: str | None = None,
     ) -> Embedder:
         """A run's best network. ``dataset``: the one that it was trained on."""
         record = json.loads((run / "run.json").read_text())
@@ -129,7 +130,13 @@ class Embedder:
 
     @classmethod
     def _checked(
-        cls, place: str, config: dict[str, Any], weights: dict[str, Tensor], code: Path, trusted: bool, device: Any
+        cls,
+        place: str,
+        config: dict[str, Any],
+        weights: dict[str, Tensor],
+        code: Path,
+        trusted: bool,
+        device: str | None,
     ) -> Embedder:
         missing = [k for k in ("training", "channels", "mean", "std", "size", "run") if k not in config]
         if missing:
@@ -192,7 +199,7 @@ def opened(
     *,
     tracking_uri: str | None = None,
     trust_code: bool = False,
-    device: torch.device | str | None = None,
+    device: str | None = None,
 ) -> Iterator[Embedder]:
     """What a user calls a model: a URI (``models:/study-oai@champion``), a model's folder, or a run's.
 
