@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from marginlab.results import Results
@@ -50,6 +51,24 @@ def test_killed_at_random_moments(quiet: Any) -> None:
             studied += 1
     lives(quiet["root"], quiet["root"], name, never)
     assert story(quiet["root"] / "studies" / name) == quiet["story"]
+
+
+def test_killed_while_it_trains_defaults_and_incumbents(quiet: Any) -> None:
+    root = quiet["root"]
+    kinds = ("default", "incumbent")
+    lives(root, root, "undisturbed", never, "again")
+    whole = root / "studies" / "undisturbed"
+    runs = Results.open(whole).runs().filter(pl.col("kind") != "trial")
+    assert runs["state"].unique().to_list() == ["complete"] and runs["current"].all()
+    expected = Results.open(whole).fresh.counts()
+    assert {kind: runs.filter(kind=kind).height for kind in expected} == expected and expected["incumbent"] > 0
+    for kind, folder in runs.select("kind", "folder").iter_rows():
+        assert (whole / folder / "embeddings" / "test.parquet").exists() == (kind != "incumbent")
+    folder = root / "studies" / "disturbed"
+    done = 0
+    while lives(root, root, "disturbed", lambda: sum(trained(folder, kind) for kind in kinds) > done, "again"):  # noqa: B023
+        done = sum(trained(folder, kind) for kind in kinds)
+    assert done == sum(trained(whole, kind) for kind in kinds) and story(folder) == story(whole)
 
 
 def test_killed_while_it_prepares(quiet: Any, tmp_path: Path) -> None:

@@ -133,4 +133,4 @@ def story(folder: Path) -> dict[str, Any]:
         whole = {p.name: p.read_bytes() for p in files if p.name != "last.safetensors"}  # its note has the clock
         tensors = {k: v.tolist() for k, v in (run.checkpoint() or {}).items()}
         runs[str(path.parent.relative_to(folder))] = ([timeless(r) for r in run.epochs()], result, whole, tensors)
-    return {"trials": trials, "runs": runs, "table": (folder / "report" / "headline.csv").read_text()}
+    return {"trials": trials, "runs": runs, "table": (folder / "report" / "tables" / "headline.csv").read_text()}
