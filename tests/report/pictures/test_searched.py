@@ -4,6 +4,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import optuna
@@ -43,7 +44,13 @@ def study_of(rows: list[tuple], replicates: int = 1):
             "params": pl.String,
         },
     )
-    return SimpleNamespace(study=small_study(replicates=replicates), trials=lambda: frame)
+    study = small_study(replicates=replicates)
+    return SimpleNamespace(study=study, tried=tried(frame, study.arms, "oai"))
+
+
+def of(rows: list[tuple]) -> tuple[Any, pl.DataFrame]:
+    results = study_of(rows)
+    return results, results.tried
 
 
 def test_trials_become_points_by_hand():
@@ -57,7 +64,7 @@ def test_trials_become_points_by_hand():
             (0, 5, "complete", 0.6, 0.4, 0.05),  # 0.4 is none of the options
         ]
     )
-    frame = tried(results, "oai")
+    frame = results.tried
     epsilon = frame.filter(parameter="margin.epsilon")
     assert epsilon["at"].to_list() == [0, 2, 1, 1]  # places among 0.25, 0.5, 0.75
     assert frame.filter(parameter="lr")["at"].to_list() == [0.001, 0.01, 0.02, 0.03, 0.05]
@@ -79,7 +86,7 @@ def trials(n: int, replicates: int = 1) -> list[tuple]:
 def test_importance_is_optunas_own():
     rows = trials(40)
     results = study_of([*rows, (0, 40, "pruned", 99.0, 0.25, 0.1)])
-    frame = importance.importances(tried(results, "oai"), results.study.arms)
+    frame = importance.importances(results.tried, results.study.arms)
     spaces = {p: s.distribution() for p, s in results.study.arms[0].space.items()}
     study = optuna.create_study(direction="maximize")
     for r in rows:
@@ -90,20 +97,20 @@ def test_importance_is_optunas_own():
     expected = optuna.importance.get_param_importances(study, evaluator=evaluator)
     assert dict(frame.select("parameter", "importance").rows()) == pytest.approx(expected)
     assert set(frame["trials"]) == {40} and expected["lr"] > 0.8
-    picture = importance.picture(results, "oai")
+    picture = importance.picture(results, results.tried)
     assert [title for title, _ in picture.panels] == ["one"] and "there are: two 0." in picture.caption
 
 
 def test_few_trials_have_a_sentence_and_no_bars():
     with pytest.raises(InputError, match="at least 20 complete trials of a search; there are: one 19, two 0."):
-        importance.picture(study_of(trials(19)), "oai")
+        importance.picture(*of(trials(19)))
 
 
 def test_replicates_are_dots_on_one_bar():
     results = study_of(trials(20, replicates=2), replicates=2)
-    frame = importance.importances(tried(results, "oai"), results.study.arms)
+    frame = importance.importances(results.tried, results.study.arms)
     assert frame["replicate"].to_list() == [0, 0, 1, 1]
-    assert "dots: each of them" in importance.picture(results, "oai").caption
+    assert "dots: each of them" in importance.picture(results, results.tried).caption
     ET.fromstring(importance.drawing(frame.with_columns(parameter=pl.col("parameter") + "<b>&"), ["one"], "one"))
 
 
@@ -111,7 +118,7 @@ def test_slices_mark_complete_pruned_default_and_winner():
     results = study_of(
         [(0, i, "pruned" if i % 3 == 2 else "complete", i / 10, 0.25, 0.001 * (i + 1)) for i in range(9)]
     )
-    picture = slices.picture(results, "oai")
+    picture = slices.picture(results, results.tried)
     assert [title for title, _ in picture.panels] == ["one", "one"]
     for (_, svg), path in zip(picture.panels, PATHS, strict=True):
         ET.fromstring(svg)
@@ -123,13 +130,13 @@ def test_slices_mark_complete_pruned_default_and_winner():
 
 def test_thousands_of_trials_stay_small_and_the_winner_is_kept():
     results = study_of(trials(3000))
-    picture = slices.picture(results, "oai")
+    picture = slices.picture(results, results.tried)
     assert "At most 200 trials" in picture.caption and max(len(svg) for _, svg in picture.panels) < 60_000
     assert all("</svg>" in svg for _, svg in picture.panels)
 
 
 def test_every_kind_of_space_has_its_axis():
-    own = tried(study_of(trials(5)), "oai").filter(parameter="lr")
+    own = study_of(trials(5)).tried.filter(parameter="lr")
     for allowed in (choice(["<a>", None, "x" * 40]), loguniform(1e-5, 1e-1), randint(1, 5)):
         at = pl.Series([0.0, 1.0, 2.0, 1.0, 1.0]) + (0 if allowed == choice(["<a>", None, "x" * 40]) else 1)
         ET.fromstring(slices.drawing(own.with_columns(at=at), allowed, 0, "a<b>", "val/map", (-3.0, 0.0)))
@@ -137,4 +144,4 @@ def test_every_kind_of_space_has_its_axis():
 
 def test_no_trials_have_a_sentence():
     with pytest.raises(InputError, match="No trial has ended"):
-        slices.picture(study_of([]), "oai")
+        slices.picture(*of([]))

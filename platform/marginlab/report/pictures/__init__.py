@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 from markupsafe import Markup
 
 from marginlab.report import figures
@@ -21,6 +22,7 @@ from marginlab.report.pictures import cmc, embedding_map, gallery, importance, s
 from marginlab.report.pictures.confirmed import Confirmed
 from marginlab.report.pictures.images import Images
 from marginlab.report.pictures.picture import STYLE, Picture
+from marginlab.report.pictures.searched import tried
 from marginlab.results import Results
 from marginlab.values import InputError
 
@@ -34,12 +36,21 @@ def drawings(results: Results, *, galleries: bool = False, workspace: Path | Non
         galleries: show images of people too; those of phantoms are always shown.
         workspace: where the packed datasets are, by default where the study is.
     """
-    number = itertools.count()
-    return {d.name: _of(results, d.name, galleries, workspace, number) for d in results.study.datasets}
+    number, trials = itertools.count(), results.trials()
+    out = {}
+    for d in results.study.datasets:
+        searched = tried(trials, results.study.arms, d.name)
+        out[d.name] = _of(results, d.name, searched, galleries, workspace, number)
+    return out
 
 
 def _of(
-    results: Results, dataset: str, galleries: bool, workspace: Path | None, number: itertools.count[int]
+    results: Results,
+    dataset: str,
+    searched: pl.DataFrame,
+    galleries: bool,
+    workspace: Path | None,
+    number: itertools.count[int],
 ) -> list[Picture]:
     confirmed = Confirmed.of(results, dataset)
 
@@ -54,8 +65,8 @@ def _of(
         (cmc.TITLE, lambda: cmc.picture(results, confirmed)),
         (embedding_map.TITLE, lambda: embedding_map.picture(results, confirmed)),
         (similarity.TITLE, lambda: similarity.picture(results, dataset)),
-        (importance.TITLE, lambda: importance.picture(results, dataset)),
-        (slices.TITLE, lambda: slices.picture(results, dataset)),
+        (importance.TITLE, lambda: importance.picture(results, searched)),
+        (slices.TITLE, lambda: slices.picture(results, searched)),
     ]
     made: list[Picture] = []
     lacking: dict[str, list[str]] = {}  # by sentence: what it keeps from being drawn

@@ -12,7 +12,6 @@ from optuna.importance import PedAnovaImportanceEvaluator
 
 from marginlab.report import figures
 from marginlab.report.pictures.picture import Picture, sentences
-from marginlab.report.pictures.searched import tried
 from marginlab.report.words import percent
 from marginlab.results import Results
 from marginlab.space import Choice
@@ -31,8 +30,8 @@ IMPORTANCE: dict[str, type[pl.DataType]] = {
 }
 
 
-def picture(results: Results, dataset: str) -> Picture:
-    trials = tried(results, dataset)
+def picture(results: Results, trials: pl.DataFrame) -> Picture:
+    """``trials``: those of a dataset (``searched.tried``)."""
     frame = importances(trials, results.study.arms)
     few = _few(trials, [a.name for a in results.study.arms if len(a.space) > 1])
     if not len(frame):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import polars as pl
 
-from marginlab.results import Results
 from marginlab.space import Choice
 from marginlab.study import Arm
 
@@ -22,11 +22,15 @@ TRIED: dict[str, type[pl.DataType]] = {
 }
 
 
-def tried(results: Results, dataset: str) -> pl.DataFrame:
-    """A row per trial that has a value and parameter (:data:`TRIED`), in the order of the arms."""
-    ended = results.trials().filter(pl.col("dataset") == dataset, pl.col("value").is_finite())
+def tried(trials: pl.DataFrame, arms: Sequence[Arm], dataset: str) -> pl.DataFrame:
+    """A row per trial that has a value and parameter (:data:`TRIED`), in the order of the arms.
+
+    Args:
+        trials: ``Results.trials()``.
+    """
+    ended = trials.filter(pl.col("dataset") == dataset, pl.col("value").is_finite())
     rows = []
-    for arm in results.study.arms:
+    for arm in arms:
         own = ended.filter(pl.col("arm") == arm.name).sort("replicate", "trial")
         winners = _winners(own)
         for trial in own.iter_rows(named=True):

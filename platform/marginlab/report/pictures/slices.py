@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 
 from marginlab.report import figures
 from marginlab.report.pictures.picture import Picture, sentences
-from marginlab.report.pictures.searched import tried
 from marginlab.results import Results
 from marginlab.space import Choice, RandInt, Uniform
 from marginlab.values import InputError
@@ -21,8 +20,8 @@ PANELS = 24  # per dataset
 TITLE = "Slices of the search"
 
 
-def picture(results: Results, dataset: str) -> Picture:
-    frame = tried(results, dataset)
+def picture(results: Results, frame: pl.DataFrame) -> Picture:
+    """``frame``: the trials of a dataset (``searched.tried``)."""
     if not len(frame):
         raise InputError("No trial has ended yet, or the searches' record (optuna.db) was not copied along.")
     spaces = [(arm, path) for arm in results.study.arms for path in arm.space]
@@ -64,7 +63,7 @@ def drawing(
         rest = own.filter(~pl.col("best"))
         points = _thinned(rest)
         colour = figures.stand_in(index)
-        for state, style in (("pruned", {"marker": "x", "alpha": 0.6}), ("complete", {"marker": "o", "alpha": 0.8})):
+        for state, style in (("pruned", {"marker": "x", "alpha": 0.85}), ("complete", {"marker": "o", "alpha": 0.8})):
             at = points.filter(pl.col("state") == state)
             ax.plot(at["x"], at["value"], color=colour, linestyle="", markersize=4, **style)  # type: ignore[arg-type]
         default, best = kept.filter(pl.col("trial") == 0), kept.filter(pl.col("best"))
