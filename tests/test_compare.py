@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
-import polars as pl
 import pytest
 from scipy import stats
 
-from marginlab.compare import Difference, Resolution, answers, judge, optimism, resolution, seeds_needed
+from marginlab.compare import Design, Difference, Resolution, answers, judge, optimism, resolution, seeds_needed
+from marginlab.reach import Parts
 from marginlab.results import Results
 from marginlab.study import Comparison, Confirmation, Search
 from tests.report.synthetic import Synthetic, study
@@ -159,6 +161,50 @@ def test_what_is_found_with_four_in_five_chances_agrees_with_the_seeds_needed(n)
     distance = resolution(n).scaled(sd)[1]
     assert seeds_needed(Difference(5, distance * 1.0001, sd), 0.0) == n
     assert seeds_needed(Difference(5, distance * 0.9999, sd), 0.0) == n + 1
+
+
+def test_what_seeds_cannot_shrink_can_leave_it_undecided_for_ever():
+    """Subjects alone: standard error 0.01, so 0.02 is out of reach whatever the seeds; with 0.002 left to them, four do."""
+    subjects = Parts(0.0, 1e-6, 1e-4, (1, 5, 200))
+    wide = Difference(5, 0.01, 0.002, 0.01, -0.01, 0.03, parts=subjects)
+    assert seeds_needed(wide, 0.01) is None
+    assert seeds_needed(replace(wide, mean=0.03), 0.01) == 2
+    few = Parts(0.0, 5e-5, 1e-5, (1, 5, 200))
+    n = seeds_needed(replace(wide, parts=few), 0.01)
+    se, df = few.se(n), few.df(n)
+    assert se == pytest.approx((5e-5 * 5 / n + 1e-5) ** 0.5)
+    assert (stats.t.ppf(0.975, df) + stats.t.ppf(0.8, df)) * se <= 0.02 < few.reach(n - 1)[1]
+
+
+def test_degrees_of_freedom_of_one_part_are_its_own_and_of_none_those_of_the_seeds():
+    assert Parts(0.0, 1e-4, 0.0, (1, 5, 1)).df(8) == pytest.approx(7)
+    assert Parts(0.0, 0.0, 1e-4, (1, 5, 40)).df(8) == pytest.approx(39)
+    assert Parts(1e-4, 0.0, 0.0, (3, 5, 1)).df(8) == pytest.approx(2)
+    assert Parts(0.0, 0.0, 0.0, (1, 5, 40)).df(8) == 7
+    assert 7 < Parts(0.0, 1e-4, 1e-4, (1, 5, 40)).df(5) < 39
+
+
+@pytest.mark.parametrize(
+    ("seeds", "datasets", "confirmatory", "least"),
+    [(5, 1, False, 6), (6, 1, True, 6), (6, 2, False, 7), (7, 2, True, 7), (20, 0, False, 6)],
+)
+def test_a_design_is_confirmatory_where_its_signs_alone_could_reach_p(seeds, datasets, confirmatory, least):
+    """2 / 2^6 = 0.031 is below 0.05, 2 / 2^7 = 0.016 below 0.05 / 2."""
+    design = Design(seeds, datasets)
+    assert (design.confirmatory, design.least, design.why() == "") == (confirmatory, least, confirmatory)
+
+
+def test_holm_over_the_datasets_and_whether_the_verdict_stands(whole):
+    oai, knees = answers(whole)
+    assert oai.difference.p == pytest.approx(2 * stats.t.sf(0.015 / (0.005 / 3**0.5), 2))  # 0.035
+    assert oai.holm == pytest.approx(2 * oai.difference.p) and knees.holm == knees.difference.p
+    assert oai.verdict == "better" and not oai.stands and not knees.stands
+    assert replace(oai, holm=0.04).stands
+    assert oai.p_margin == pytest.approx(stats.t.sf(0.025 / (0.005 / 3**0.5), 2))
+    matching = replace(oai, verdict="matches", holm=0.5, holm_margin=0.02)
+    assert matching.stands and not replace(matching, holm_margin=0.03).stands
+    assert oai.check.mean == pytest.approx(oai.difference.mean)
+    assert oai.check.se == pytest.approx(((1 / 3 + 1 / 4) * 0.005**2) ** 0.5)
 
 
 def test_an_undecided_answer_needs_more_seeds_than_it_had():
