@@ -24,13 +24,14 @@ IN_RUNS, ON_CLOCK, BUSY = "in runs", "on the clock", "search + confirmation"
 _TIME = {"part": pl.String, "step": pl.String, "seconds": pl.Float64, "share": pl.Float64}
 
 
-def headline(results: Results) -> pl.DataFrame:
+def headline(results: Results, kind: str = "confirmation") -> pl.DataFrame:
     """Mean and standard error over seeds: dataset, arm, metric, horizon (months, null = all queries), mean, se, n.
 
     Search replicates share their seeds and are averaged within a seed. ``se`` is null for one seed. In the study's order.
+    ``kind``: ``confirmation`` (of the searches' winners), or ``default`` (the arms' published defaults, never searched).
     """
     per_seed = (
-        results.test()
+        results.test(kind)
         .group_by("dataset", "arm", "metric", "horizon", "seed_index", maintain_order=True)
         .agg(pl.col("value").mean())
     )

@@ -148,7 +148,7 @@ def test_the_answer_is_there(inline: Any) -> None:
     # Two seeds of two arms; each seed's two fold models are one ensemble.
     assert test.filter(pl.col("metric") == "test/map", pl.col("horizon").is_null()).height == 4
     page = outcome.report.read_text()
-    assert "phantom" in page and "auto" in page and (outcome.report.parent / "headline.csv").exists()
+    assert "phantom" in page and "auto" in page and (outcome.report.parent / "tables" / "headline.csv").exists()
     assert "viewStateShareKey" in outcome.link.url
 
 

@@ -9,7 +9,7 @@ import pytest
 from marginlab.report import write_report
 from marginlab.report.html import page
 from marginlab.results import Results
-from marginlab.study import Comparison
+from marginlab.study import Comparison, Confirmation
 from tests.report.synthetic import Synthetic, edit_json, study
 
 HOSTILE = """<script>alert(1)</script>"'&<img src=x onerror=alert(2)>"""
@@ -66,15 +66,28 @@ def test_the_page_is_in_the_promised_order(html):
     sections = [h.partition(" knees:")[0] for h in outline.headings if not h.startswith(("oai", "knees"))]
     assert sections == [
         "Does AutoMargin match the best fixed margin?",
+        "Against cost",
         "Test figures",
+        "How sure the answer is",
         "Curves",
+        "What was retrieved, and what was searched",
         "Searches",
+        "What each search may vary",
+        "Beside the paper",
         "Where time went",
         "What this study cannot decide",
         "Open it in MLflow",
     ]
     oai = [h for h in outline.headings if h.startswith("oai")]
-    assert oai == ["oai", "oai: Validation mAP over epochs", "oai: Margins over epochs", "oai: Test mAP by horizon"]
+    assert oai == [
+        "oai: Best validation mAP so far against what it cost",
+        "oai",
+        "oai: automargin against fixed",
+        "oai: Validation mAP over epochs",
+        "oai: Margins over epochs",
+        "oai: Test mAP by horizon",
+        "oai: Not drawn",
+    ]
     assert (
         outline.text.index("match the best") < outline.text.index("oai: better.") < outline.text.index("Test figures")
     )
@@ -92,7 +105,7 @@ def test_every_title_that_holds_phantoms_says_so(html):
     outline = Outline(html)
     assert outline.text.index("measured on phantoms") < outline.text.index("Study demo")
     for heading in outline.headings:
-        of_phantoms = heading.startswith(("knees", "Searches", "Where time went"))
+        of_phantoms = heading.startswith(("knees", "Searches", "Where time went", "How sure"))
         assert of_phantoms == ("measured on phantoms (synthetic images), says nothing about patients" in heading), (
             heading
         )
@@ -125,8 +138,35 @@ def test_the_same_study_gives_the_same_page(html, results):
 
 def test_figures_are_drawn_for_every_dataset(html):
     labels = [a["aria-label"] for tag, a in Outline(html).tags if tag == "svg" and "aria-label" in a]
-    assert len(labels) == 2 * (3 + 2 + 1)
+    assert len(labels) == 2 * (2 + 3 + 2 + 1)
     assert sum("Validation mAP" in x for x in labels) == 6
+
+
+def test_how_sure_the_answer_is_said(html):
+    """oai's differences are 0.010, 0.015, 0.020: sd 0.005, so t = 0.015 / (0.005 / sqrt 3) = 5.196 at 2 degrees, p = 0.0351."""
+    text = " ".join(Outline(html).text.split())
+    assert "Of no difference: p = 0.035, 0.070 after Holm over the study's datasets" in text
+    assert "It holds for these test subjects" in text and "each arm was searched once" in text
+
+
+def test_published_defaults_have_rows_of_their_own(tmp_path):
+    """One arm's default has won, so it has the winner's row alone."""
+    made = Synthetic(tmp_path, study(confirmation=Confirmation(seeds=3, folds=1, defaults=True)))
+    made.whole()
+    for key in made.plan.searches():
+        for task in made.plan.defaults(key) if key.arm != "triplet" else []:
+            made.confirmation(task)
+    rows = Outline(page(Results.open(tmp_path))).rows
+    assert [
+        "",
+        "fixed, published default",
+        "0.905 ± 0.009",
+        "0.805 ± 0.009",
+        "0.875 ± 0.009",
+        "0.855 ± 0.009",
+        "3",
+    ] in rows
+    assert not [r for r in rows if r[1:2] == ["triplet, published default"]]
 
 
 def test_hostile_text_stays_text(tmp_path):
@@ -152,7 +192,8 @@ def test_a_study_that_has_only_begun_and_one_of_a_single_seed_have_pages(tmp_pat
     assert "No seed has been confirmed yet." in text and "This study is not complete." in text
     single = study(seeds=1, comparison=Comparison(contrast=("automargin", "fixed")))
     text = Outline(page(Results.open(Synthetic(tmp_path / "single", single).whole()))).text
-    assert "one seed has no error bar" in text and " ± 0" not in text
+    figures = text[text.index("Test figures") : text.index("Curves")]
+    assert "one seed has no error bar" in text and "±" in figures and " ± 0" not in figures
 
 
 def test_write_report_writes_the_page_and_the_tables(results, tmp_path):
@@ -161,5 +202,6 @@ def test_write_report_writes_the_page_and_the_tables(results, tmp_path):
     )
     written = write_report(results, tmp_path / "report", link)
     assert written == tmp_path / "report" / "report.html"
-    assert sorted(p.name for p in written.parent.iterdir()) == ["epochs.csv", "headline.csv", "report.html", "runs.csv"]
+    assert sorted(p.name for p in written.parent.iterdir()) == ["latex", "report.html", "tables"]
+    assert (written.parent / "tables" / "headline.csv").exists() and (written.parent / "latex" / "answer.tex").exists()
     assert ("a", {"href": link.url, "rel": "noreferrer"}) in Outline(written.read_text()).tags

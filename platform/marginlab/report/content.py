@@ -8,11 +8,14 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from marginlab import tables
-from marginlab.compare import Answer, answers
+from marginlab import cost, tables
+from marginlab.compare import Answer, answers, exploratory
 from marginlab.report.limits import limits
-from marginlab.report.words import PHANTOM, measured, metric_name
+from marginlab.report.words import NOTHING, PHANTOM, measured, metric_name, percent_of, years
 from marginlab.results import Results
+from marginlab.scores import split_metric
+
+DEFAULT = ", published default"
 
 
 class Link(Protocol):
@@ -37,11 +40,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A table laid out as the paper's: a metric, horizons as columns, and sections of (title, rows of name and cells)."""
+
+    metric: str
+    columns: list[str]
+    sections: list[tuple[str, list[tuple[str, list[str]]]]]
+
+
+@dataclass(frozen=True)
 class Content:
     results: Results
     answers: list[Answer]
     headline: pl.DataFrame
+    defaults: pl.DataFrame  # headline's, of the published defaults
+    exploratory: pl.DataFrame
+    spending: dict[str, list[str]]  # by dataset: what each arm took to get where the other got
     searches: pl.DataFrame
+    spaces: pl.DataFrame
+    beside: pl.DataFrame
     time: pl.DataFrame
     limits: list[str]
     missing: list[str]
@@ -55,7 +72,12 @@ class Content:
             results=results,
             answers=found,
             headline=tables.headline(results),
+            defaults=tables.headline(results, "default"),
+            exploratory=exploratory(results),
+            spending=cost.sentences(results),
             searches=searched,
+            spaces=tables.spaces(results.study),
+            beside=tables.beside_published(results),
             time=tables.time_use(results),
             limits=limits(results, found, searched),
             missing=results.missing(),
@@ -81,18 +103,42 @@ class Content:
         return self.headline.filter(pl.col("dataset") == dataset)["metric"].unique(maintain_order=True).to_list()
 
     def grid(self, dataset: str) -> list[list[Row]]:
-        """The headline table of a dataset: the arms at each horizon; arms without a figure yet have empty cells."""
-        frame = self.headline.filter(pl.col("dataset") == dataset)
-        found = {(r["horizon"], r["arm"], r["metric"]): r for r in frame.iter_rows(named=True)}
-        sections = []
-        for horizon in frame["horizon"].unique(maintain_order=True):
-            rows = []
-            for arm in self.arms:
-                cells = [found.get((horizon, arm, m)) for m in self.metrics(dataset)]
+        """The headline table of a dataset: the arms at each horizon; arms without a figure yet have empty cells.
+
+        Where published defaults were trained, each is a row of its own; one that won its search has the winner's row.
+        """
+        found, default = (
+            {
+                (r["horizon"], r["arm"], r["metric"]): r
+                for r in f.filter(pl.col("dataset") == dataset).iter_rows(named=True)
+            }
+            for f in (self.headline, self.defaults)
+        )
+        horizons = self.headline.filter(pl.col("dataset") == dataset)["horizon"].unique(maintain_order=True)
+        return [
+            self._rows(dataset, h, found, "") + (self._rows(dataset, h, default, DEFAULT) if default else [])
+            for h in horizons
+        ]
+
+    def _rows(self, dataset: str, horizon: int | None, found: dict[Any, Any], suffix: str) -> list[Row]:
+        rows = []
+        for arm in self.arms:
+            cells = [found.get((horizon, arm, m)) for m in self.metrics(dataset)]
+            if not suffix or any(cells):
                 shown = [measured(c["mean"], c["se"]) if c else measured(None, None) for c in cells]
-                rows.append(Row(horizon, arm, shown, max((c["n"] for c in cells if c), default=0)))
-            sections.append(rows)
-        return sections
+                rows.append(Row(horizon, arm + suffix, shown, max((c["n"] for c in cells if c), default=0)))
+        return rows
+
+    def contrasts(self, dataset: str) -> list[dict[str, Any]]:
+        """The rows of ``compare.exploratory`` of a dataset: the primary metric, every horizon."""
+        metric, _ = split_metric(self.results.study.comparison.primary)
+        here = self.exploratory.filter(pl.col("dataset") == dataset, pl.col("metric") == metric)
+        return list(here.iter_rows(named=True))
+
+    def published(self, dataset: str) -> list[Grid]:
+        """Per published metric the paper's rows and then this study's; empty where nothing was published."""
+        frame = self.beside.filter(pl.col("dataset") == dataset)
+        return [_grid(part) for part in frame.partition_by("metric", maintain_order=True)]
 
     def times(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """The rows of ``tables.time_use`` by part."""
@@ -105,6 +151,20 @@ class Content:
 
     def metric_names(self, dataset: str) -> list[str]:
         return [metric_name(m) for m in self.metrics(dataset)]
+
+
+def _grid(frame: pl.DataFrame) -> Grid:
+    horizons = frame.filter(pl.col("source") == "published")["horizon"].unique(maintain_order=True).to_list()
+    sections = []
+    for source, title in (("published", "as published, 5 seeds"), ("here", "this study")):
+        rows = []
+        part = frame.filter(pl.col("source") == source)
+        for (name, reading), cells in part.group_by("name", "reading", maintain_order=True):
+            found = {r["horizon"]: r for r in cells.iter_rows(named=True)}
+            shown = [percent_of(found[h]["mean"], found[h]["se"]) if h in found else NOTHING for h in horizons]
+            rows.append((f"{name} ({reading})" if reading else str(name), shown))
+        sections.append((title, rows))
+    return Grid(frame["metric"][0], [years(h) for h in horizons], sections)
 
 
 def _links(results: Results, link: Link | None) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -12,31 +11,24 @@ from markupsafe import Markup
 
 from marginlab import __version__, tables
 from marginlab.files import write_text
-from marginlab.report import figures, words
+from marginlab.published import CAVEATS
+from marginlab.report import cost_figure, figures, words
+from marginlab.report.certainty import certainty
 from marginlab.report.content import Content, Link
+from marginlab.report.pictures import STYLE, Picture
+from marginlab.report.pictures import drawings as pictures
 from marginlab.results import Results
 
 MARGINS = {"margin/epsilon": "epsilon (gap in similarity)", "margin/beta": "beta (bound on similarity)"}
 
 
-@dataclass
-class Drawing:
-    """A figure's panels, as SVG, with what stands above and below them."""
-
-    title: str
-    caption: str
-    panels: list[tuple[str, Markup]] = field(
-        default_factory=list
-    )  # what a panel shows ("" if the title says it) and the SVG
-    legend: bool = True
-
-
-def write_html(results: Results, path: Path, link: Link | None = None) -> Path:
-    write_text(path, page(results, link))
+def write_html(results: Results, path: Path, link: Link | None = None, galleries: bool = False) -> Path:
+    write_text(path, page(results, link, galleries))
     return path
 
 
-def page(results: Results, link: Link | None = None) -> str:
+def page(results: Results, link: Link | None = None, galleries: bool = False) -> str:
+    """``galleries``: show images of people too, where the packed dataset is at hand; those of phantoms always are."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -50,12 +42,17 @@ def page(results: Results, link: Link | None = None) -> str:
         c=content,
         w=words,
         version=__version__,
+        caveats=CAVEATS,
         legend=[(a, figures.arm_colour(i), figures.dash(i), figures.glyph(i)) for i, a in arms],
+        style=Markup(STYLE),
         drawings=drawings(content),
+        pictures=pictures(results, galleries=galleries),
+        costs=cost_figure.drawings(results),
+        certainty=certainty,
     )
 
 
-def drawings(content: Content) -> dict[str, list[Drawing]]:
+def drawings(content: Content) -> dict[str, list[Picture]]:
     """The figures of each dataset; one without anything to show is left out."""
     runs, means = tables.single_curves(content.results), tables.learning_curves(content.results)
     out, number = {}, itertools.count()
@@ -68,9 +65,9 @@ def drawings(content: Content) -> dict[str, list[Drawing]]:
     return out
 
 
-def _validation(content: Content, single: pl.DataFrame, mean: pl.DataFrame) -> Drawing:
+def _validation(content: Content, single: pl.DataFrame, mean: pl.DataFrame) -> Picture:
     single, mean = (f.filter(pl.col("metric") == "val/map") for f in (single, mean))
-    drawing = Drawing(
+    drawing = Picture(
         "Validation mAP over epochs",
         "Thick: mean of the confirmation runs. Thin: each of them. Faint: search trials, which end early where they were pruned. "
         "Grey: the means of the other arms.",
@@ -87,8 +84,8 @@ def _validation(content: Content, single: pl.DataFrame, mean: pl.DataFrame) -> D
     return drawing
 
 
-def _margins(content: Content, single: pl.DataFrame, mean: pl.DataFrame) -> Drawing:
-    drawing = Drawing("Margins over epochs", "Thick: mean of the confirmation runs. Thin: each of them.")
+def _margins(content: Content, single: pl.DataFrame, mean: pl.DataFrame) -> Picture:
+    drawing = Picture("Margins over epochs", "Thick: mean of the confirmation runs. Thin: each of them.")
     for metric, label in MARGINS.items():
         runs, means = (f.filter(pl.col("metric") == metric) for f in (single, mean))
         if len(means):
@@ -97,10 +94,10 @@ def _margins(content: Content, single: pl.DataFrame, mean: pl.DataFrame) -> Draw
     return drawing
 
 
-def _horizons(content: Content, dataset: str) -> Drawing:
+def _horizons(content: Content, dataset: str) -> Picture:
     metric = "test/map"
     frame = content.headline.filter(pl.col("dataset") == dataset, pl.col("metric") == metric)
-    drawing = Drawing(
+    drawing = Picture(
         "Test mAP by horizon", "Mean over seeds; bars are one standard error. “all”: queries of every horizon."
     )
     if len(frame):

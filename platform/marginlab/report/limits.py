@@ -42,10 +42,11 @@ def _seeds(results: Results, answers: list[Answer]) -> Iterator[str]:
             "Every seed trained on one and the same fold: seeds vary in initialisation and batches alone, "
             "so how much the choice of training subjects matters is not in the error bars."
         )
-    yield (
-        "Error bars are over seeds, for these test subjects: how far the answer would move with other subjects "
-        "of the same kind is not in them."
-    )
+    if not all("subjects" in a.difference.covers for a in answers if a.difference.low is not None) or not answers:
+        yield (
+            "Error bars are over seeds, for these test subjects: how far the answer would move with other subjects "
+            "of the same kind is not in them."
+        )
 
 
 def _searches(results: Results, searches: pl.DataFrame) -> Iterator[str]:

@@ -41,12 +41,21 @@ def percent(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.0f}%"
 
 
+def percent_of(mean: float | None, se: float | None) -> str:
+    """Mean and standard error that are in percent already, with the published tables' one digit."""
+    return number(mean, 1) if mean is None or se is None else f"{number(mean, 1)} ± {number(se, 1)}"
+
+
 def metric_name(metric: str) -> str:
     return METRICS.get(metric, metric.removeprefix("test/"))
 
 
 def horizon_name(months: int | None) -> str:
     return "all" if months is None else str(months)
+
+
+def years(months: int | None) -> str:
+    return "all" if months is None else f"{months / 12:g} y"
 
 
 def count(n: int, what: str) -> str:
@@ -75,9 +84,10 @@ def answer_sentence(a: Answer) -> str:
     difference = f"{a.first} minus {a.second} is {signed(d.mean)}"
     if d.low is None or d.high is None:
         return f"{open_question}: {difference} on the one seed that both have, and one seed has no error bar."
-    interval = (
-        f"{difference} ({100 * LEVEL:.0f}% interval {signed(d.low)} to {signed(d.high)}, {count(d.n, 'paired seed')})"
-    )
+    units = [count(d.n, "paired seed")]
+    units += [count(d.subjects, "subject")] if d.subjects else []
+    units += [f"{d.replicates} searches per arm"] if d.replicates > 1 else []
+    interval = f"{difference} ({100 * LEVEL:.0f}% interval {signed(d.low)} to {signed(d.high)}, {', '.join(units)})"
     loss = f"−{a.margin:g}, the largest loss that was declared to make no difference"
     if a.verdict == "matches":
         return f"{a.first} matches {a.second} in {subject}: {interval}; the interval lies above {loss}."
