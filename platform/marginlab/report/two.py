@@ -16,6 +16,7 @@ from marginlab.declaration import told_apart
 from marginlab.report.terminal import COLOURS, bullets
 from marginlab.report.words import PHANTOM, answer_sentence, horizon_name, measured, metric_name
 from marginlab.results import Results
+from marginlab.scores import split_metric
 
 MOST_DIFFERENCES = 30  # lines; two studies of different kinds differ in everything
 
@@ -36,9 +37,12 @@ def _parts(first: Results, second: Results) -> Iterator[RenderableType]:
         yield Text()
     yield from _differences(first, second)
     frame = tables.side_by_side(first, second)
+    primary = [split_metric(r.study.comparison.primary)[0] for r in (first, second)]
     shared = [d.name for d in first.study.datasets if d.name in {e.name for e in second.study.datasets}]
     for dataset in shared:
-        rows = frame.filter(pl.col("dataset") == dataset)
+        # By horizon the primary metric alone: the other figures are in the studies' own reports.
+        whole = pl.col("horizon").is_null() | pl.col("metric").is_in(primary)
+        rows = frame.filter(pl.col("dataset") == dataset, whole)
         if len(rows):
             yield Text()
             yield _table(dataset, rows, names, first.phantom(dataset) or second.phantom(dataset))
