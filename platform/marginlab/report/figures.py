@@ -33,6 +33,7 @@ _STYLE: Any = {
     "text.parse_math": False,
     "font.size": 11.0,
     "path.simplify": True,
+    "axes.formatter.useoffset": False,  # a tick says its whole number
     **{name: INK for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor")},
     "grid.color": _GRID,
     "axes.grid": True,

@@ -142,6 +142,17 @@ def test_every_kind_of_space_has_its_axis():
         ET.fromstring(slices.drawing(own.with_columns(at=at), allowed, 0, "a<b>", "val/map", (-3.0, 0.0)))
 
 
+def test_logarithmic_axes_have_plain_numbers():
+    assert slices._decades(1e-5, 1e-1) == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+    assert slices._decades(0.002, 0.5) == [0.01, 0.1]
+    assert slices._decades(0.2, 0.9) == [0.2, 0.9]
+    assert len(slices._decades(1e-12, 1.0)) == 5
+    svg = slices.drawing(
+        study_of(trials(5)).tried.filter(parameter="lr"), loguniform(1e-5, 1e-1), 0, "lr", "v", (-3.0, 0.0)
+    )
+    assert ">0.001<" in svg and "mathdefault" not in svg
+
+
 def test_no_trials_have_a_sentence():
     with pytest.raises(InputError, match="No trial has ended"):
         slices.picture(*of([]))

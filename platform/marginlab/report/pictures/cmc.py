@@ -107,5 +107,6 @@ def drawing(frame: pl.DataFrame, arms: Sequence[str]) -> str:
             ax.errorbar(at, own["mean"], yerr=bars, fmt=marker, color=colour, markersize=3.5, elinewidth=0.8, alpha=0.9)
         ax.set_xticks([1, *range(5, most + 1, 5)])
         ax.set_xlim(0.4, most + 0.6)
-        ax.set_ylim(top=min(1.02, ax.get_ylim()[1]))
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, 0.95), min(1.02, high))  # what is nearly 1 everywhere is not blown up
         return figures.as_svg(figure, "CMC curves by arm")

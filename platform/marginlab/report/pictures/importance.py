@@ -117,5 +117,6 @@ def drawing(frame: pl.DataFrame, arms: Sequence[str], arm: str) -> str:
             ax.text(1.02, y, percent(share), va="center", ha="left", clip_on=False)
         ax.set_yticks(range(len(names)), names)
         ax.set_xlim(0, 1)
+        ax.set_axisbelow(True)
         ax.grid(axis="y", visible=False)
         return figures.as_svg(figure, f"Importance of parameters, arm {arm}: " + ", ".join(reversed(names)))

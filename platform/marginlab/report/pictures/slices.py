@@ -86,6 +86,13 @@ def _spread(own: pl.DataFrame, allowed: Choice | Uniform | RandInt) -> pl.Series
     return own["at"] + 0.5 * ((own["trial"] * golden) % 1 - 0.5)
 
 
+def _decades(low: float, high: float) -> list[float]:
+    """Powers of ten between two numbers, at most six; where there are less than two, the numbers themselves."""
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    powers = [float(f"1e{p}") for p in range(first, last + 1)]
+    return powers[:: -(-len(powers) // 6)] if len(powers) > 1 else [low, high]
+
+
 def _scale(ax: Axes, allowed: Choice | Uniform | RandInt) -> None:
     if isinstance(allowed, Choice):
         options = [f"{o:g}" if isinstance(o, float) else str(o) for o in allowed.options]
@@ -94,6 +101,9 @@ def _scale(ax: Axes, allowed: Choice | Uniform | RandInt) -> None:
         ax.grid(axis="x", visible=False)
     elif isinstance(allowed, Uniform) and allowed.log:
         ax.set_xscale("log")
+        ticks = _decades(allowed.low, allowed.high)
+        ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        ax.minorticks_off()
         ax.set_xlim(allowed.low / 1.1, allowed.high * 1.1)
     else:
         pad = 0.04 * (allowed.high - allowed.low)
