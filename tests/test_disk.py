@@ -29,6 +29,21 @@ def test_a_run_folder_is_as_large_as_foreseen(tmp_path: Path) -> None:
     assert (path / "embeddings" / "validation.parquet").stat().st_size >= len(tiny_data().validation) * size.embedding
 
 
+def test_defaults_and_incumbents_are_written_too() -> None:
+    """Two trials of 4 epochs, neither pruned: at most one incumbent beside the winner; 1/2 where none is the default."""
+    sizes, size = {}, size_of(TRAINING, 1)
+    for more in ({}, {"defaults": True}, {"incumbents": 2}):
+        rules = Confirmation(seeds=3, folds=1, epochs=5, **more)  # type: ignore[arg-type]
+        search = Search(8, 4, replicates=2, pruner_startup_trials=2)
+        study = Study("s", [Dataset("oai", phantom=OaiPhantom(size=40), size=36)], [Arm("a", TRAINING)], search, rules)
+        sizes[str(list(more))] = disk(Plan(study, {"oai": "x"}), {"oai": Counts(train=70, validation=20, test=10)})
+    trial = size.weights + size.checkpoint + 20 * 64 + 4000
+    without, default, incumbents = sizes.values()
+    assert default.runs - without.runs == pytest.approx(3 * (trial + 10 * 64 + 5 * ROW_BYTES))  # not for each replicate
+    assert incumbents.runs - without.runs == pytest.approx(2 * 2 * (1 / 2) * (trial + 4 * ROW_BYTES))
+    assert incumbents.most - without.most == pytest.approx(2 * 2 * (trial + 4 * ROW_BYTES))
+
+
 def test_a_study_adds_up_by_hand() -> None:
     """One search of 8 epochs: 2 trials of 4, at most 4 pruned after 2; 3 confirmation runs of 5 epochs."""
     study = Study(

@@ -79,6 +79,17 @@ def test_a_new_study_by_hand(tmp_path: Path, given: list[Any]) -> None:
     assert not (tmp_path / "w").exists()
 
 
+def test_defaults_and_incumbents_by_hand(tmp_path: Path) -> None:
+    """Four trials of a search: 1 + 1/2 + 1/3 + 1/4 lead, one is the winner, one the default: 1/12 is left, on 12 seeds."""
+    search = Search(epochs_budget=16, max_epochs=4, pruner_startup_trials=4)
+    found = of(a_study(search, Confirmation(seeds=3, folds=1, epochs=5, defaults=True, incumbents=12)), tmp_path)
+    confirmed = 5 * EPOCH + CROWDED * (EVALUATION_S + TEST_S) + e.RUN_S
+    incumbent = 4 * EPOCH + CROWDED * EVALUATION_S + e.RUN_S
+    assert found.steps["confirmation"] == pytest.approx(e.GROUP_START_S + (12 * confirmed + 2 * incumbent) / 2)
+    runs = 2 * (4 + 3 + 3 + 1)
+    assert found.steps["report"] == pytest.approx(e.REPORT_S + runs * e.REPORTED_RUN_S)
+
+
 def test_one_at_a_time_is_not_crowded(tmp_path: Path) -> None:
     found = of(a_study(dataclasses.replace(RULES, max_concurrent=1)), tmp_path)
     epoch = 10 * BATCH_S + EVALUATION_S + WRITING_S

@@ -64,6 +64,17 @@ def test_a_new_study_row_by_row(tmp_path: Path) -> None:
     assert "begun" not in text and not (tmp_path / "w").exists()
 
 
+def test_what_defaults_and_incumbents_will_take_at_most(tmp_path: Path) -> None:
+    study = a_study()
+    rules = dataclasses.replace(study.confirmation, defaults=True, incumbents=2)
+    text = shown(dataclasses.replace(study, confirmation=rules), Workspace.at(tmp_path))
+    assert "published defaults 12 runs of 5 epochs for 2 of them, fewer where one wins its search" in text
+    assert (
+        "incumbents up to 4 runs of 4 epochs, probably about 0: each search's best so far, at every point of it" in text
+    )
+    assert f"epochs in all up to {76 + 12 * 5 + 4 * 4} " in text
+
+
 def test_resources_with_gpus(tmp_path: Path) -> None:
     text = shown(a_study(), Workspace.at(tmp_path), GPU=3.0)
     assert "search takes 2 of 4 CPUs and 2 of 3 GPUs; confirmation takes 3 of 4 CPUs and 3 of 3 GPUs" in text
@@ -71,6 +82,35 @@ def test_resources_with_gpus(tmp_path: Path) -> None:
 
 def test_one_seed_shows_nothing(tmp_path: Path) -> None:
     assert "can show nothing: one seed has no spread" in shown(a_study(seeds=1), Workspace.at(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "replicates", "confirmatory", "said"),
+    [
+        (
+            3,
+            1,
+            False,
+            "counts as exploratory: 3 seeds cannot reach p = 0.05 without assumptions, because their signs alone",
+        ),
+        (6, 3, False, "counts as exploratory, as declared; its seeds would do for Comparison(confirmatory=True)"),
+        (
+            6,
+            1,
+            True,
+            "counts as confirmatory for the configurations that the searches find; Search(replicates=3) would",
+        ),
+        (6, 3, True, "counts as confirmatory"),
+    ],
+)
+def test_a_study_is_called_what_it_can_be(
+    tmp_path: Path, seeds: int, replicates: int, confirmatory: bool, said: str
+) -> None:
+    declared = Comparison(contrast=("one", "two"), confirmatory=confirmatory)
+    search = Search(8, 4, replicates=replicates, pruner_startup_trials=2)
+    question = dataclasses.replace(a_study(seeds), search=search, comparison=declared)
+    text = shown(question, Workspace.at(tmp_path))
+    assert said in text and ("exploratory" in text) != confirmatory
 
 
 def test_why_there_is_no_estimate(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from marginlab.files import append_line, write_json
+from marginlab.fresh import Fresh
 from marginlab.plan import Plan
 from marginlab.remaining import SearchLeft, remaining
 from marginlab.search import Book
@@ -88,3 +89,21 @@ def test_confirmation_goes_on_where_each_run_is(tmp_path: Path) -> None:
         append_line(half / "epochs.jsonl", {"epoch": epoch})
     left = remaining(plan, tmp_path)
     assert left.runs[key] == (3,) and left.runs[other] == (None, None)
+
+
+def test_defaults_and_incumbents_are_left_too(tmp_path: Path) -> None:
+    plan = a_plan(budget=24)
+    rules = Confirmation(seeds=2, folds=1, epochs=3, defaults=True, incumbents=3)  # no measure of 4 epochs: all leaders
+    plan = dataclasses.replace(plan, study=dataclasses.replace(plan.study, confirmation=rules))
+    assert [len(runs) for runs in remaining(plan, tmp_path).defaults.values()] == [2, 2, 2, 2]
+    book = Book(plan, f"sqlite:///{tmp_path / 'optuna.db'}")
+    work(book)
+    fresh, left = Fresh.of(plan, book.progress()), remaining(plan, tmp_path)
+    assert {key for key, runs in left.defaults.items() if runs} == set(fresh.defaulted)
+    again = {key: len(fresh.again(key)) for key in plan.searches()}
+    assert {key: len(runs) for key, runs in left.incumbents.items()} == {key: 3 * n for key, n in again.items()}
+    assert sum(again.values()) > 0
+    task = fresh.tasks()[-1]
+    write_json(tmp_path / task.folder / "result.json", {"state": "failed"})
+    one_less = remaining(plan, tmp_path).incumbents
+    assert sum(map(len, one_less.values())) == 3 * sum(again.values()) - 1
