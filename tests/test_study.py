@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from marginlab.declaration import declare, load_study, read_plan
+from marginlab.declaration import declare, load_study, read_plan, redeclarations, redeclare
 from marginlab.losses import AdaTriplet, Triplet
 from marginlab.margins import AutoMargin, FixedMargin
 from marginlab.plan import Plan
@@ -146,6 +146,56 @@ def test_a_study_may_grow_but_not_change(tmp_path: Any) -> None:
     larger = a_plan(arms=[FIXED, AUTO, third], search=Search(epochs_budget=40, max_epochs=4))
     declare(tmp_path, larger)
     assert read_plan(tmp_path) == larger
+
+
+def test_a_comparison_is_declared_anew_and_the_change_is_kept(tmp_path: Any) -> None:
+    declare(tmp_path, a_plan())
+    wider = Comparison(contrast=("ada/auto", "ada/fixed"), margin=0.02)
+    with pytest.raises(InputError, match=r"--fresh, which moves the old one aside, or record .* --redeclare STUDY.py"):
+        declare(tmp_path, a_plan(comparison=wider))
+    assert redeclarations(tmp_path) == []
+    assert redeclare(tmp_path, a_study(comparison=wider)) and not redeclare(tmp_path, a_study(comparison=wider))
+    result = tmp_path / "runs" / "oai" / "x" / "result.json"
+    result.parent.mkdir(parents=True)
+    result.write_text('{"test": {"test/map": 0.5}}')
+    assert redeclare(tmp_path, a_study(comparison=Comparison(primary="test/map_12m")))
+    first, second = redeclarations(tmp_path)
+    assert (first["before"]["margin"], first["after"]["margin"], first["test_opened"]) == (0.01, 0.02, False)
+    assert (second["before"], second["after"]["contrast"], second["test_opened"]) == (first["after"], None, True)
+    assert read_plan(tmp_path) == a_plan(comparison=Comparison(primary="test/map_12m"))
+    declare(tmp_path, a_plan(comparison=Comparison(primary="test/map_12m")))  # the study goes on, and does not forget
+    assert len(redeclarations(tmp_path)) == 2
+
+
+def test_nothing_but_the_comparison_is_declared_anew(tmp_path: Any) -> None:
+    declare(tmp_path, a_plan())
+    other = Comparison(margin=0.5)
+    with pytest.raises(InputError, match=r"(?s)differs in more:\n  seed: was 0, is 7"):
+        redeclare(tmp_path, a_study(comparison=other, seed=7))
+    third = Arm("triplet", Training(loss=Triplet(), margin=FixedMargin(beta=None)))
+    new_arm = a_study(arms=[FIXED, AUTO, third], comparison=Comparison(contrast=("triplet", "ada/fixed")))
+    with pytest.raises(InputError, match="the contrast names 'triplet'"):
+        redeclare(tmp_path, new_arm)
+    result = tmp_path / "runs" / "result.json"
+    result.parent.mkdir()
+    result.write_text('{"test": {"test/map": 0.5}}')
+    sure = Comparison(contrast=("ada/auto", "ada/fixed"), confirmatory=True)
+    with pytest.raises(InputError, match="after the test split was opened cannot be confirmatory"):
+        redeclare(tmp_path, a_study(comparison=sure, confirmation=Confirmation(seeds=7, folds=1)))
+    assert read_plan(tmp_path) == a_plan() and redeclarations(tmp_path) == []
+
+
+def test_a_study_is_called_confirmatory_only_where_it_can_be() -> None:
+    sure = Comparison(contrast=("ada/auto", "ada/fixed"), confirmatory=True)
+    with pytest.raises(
+        InputError, match="5 seeds cannot reach p = 0.025 .0.05 over 2 datasets. .* 0.062 at best; 7 seeds can"
+    ):
+        a_study(comparison=sure, confirmation=Confirmation(seeds=5, folds=1))
+    with pytest.raises(InputError, match="needs a contrast"):
+        a_study(comparison=Comparison(confirmatory=True), confirmation=Confirmation(seeds=9))
+    able = a_study(comparison=sure, confirmation=Confirmation(seeds=7, folds=1))
+    assert to_json(able)["comparison"]["confirmatory"] is True
+    assert "confirmatory" not in to_json(a_study())["comparison"]  # studies of before keep their fingerprints
 
 
 def test_names_with_dots_are_no_obstacle_to_growing(tmp_path: Any) -> None:

@@ -15,6 +15,7 @@ from marginlab.study import Study
 from marginlab.values import InputError, from_json, to_json
 
 FORMAT = 1  # of study.json
+_DECLARED = "comparison."  # begins the name of what can be declared anew
 
 
 def load_study(spec: str) -> Study:
@@ -77,7 +78,8 @@ def declare(folder: Path, plan: Plan) -> None:
     record: dict[str, Any] = {"format": FORMAT, "study": to_json(plan.study), "data": plan.data}
     record |= {"phantoms": list(plan.phantoms), "began": time.time()}
     if path.exists():
-        record["began"] = _record(folder)["began"]
+        before = _record(folder)
+        record |= {name: before[name] for name in ("began", "redeclared") if name in before}
     usercode.keep(folder, record["study"])
     write_json(path, record)
 
@@ -93,11 +95,59 @@ def refuse_changes(folder: Path, plan: Plan) -> None:
     before = _record(folder)
     changes = differences(_pinned(before["study"], before["data"]), _pinned(to_json(plan.study), plan.data))
     if changes:
+        redeclare = (
+            f", or record another declaration, which the report will tell, with marginlab compare {plan.study.name} "
+            "--redeclare STUDY.py"
+            if all(c.startswith(_DECLARED) for c in changes)
+            else ""
+        )
         listed = "\n".join(f"  {c}" for c in changes)
         raise InputError(
             f"The study {plan.study.name!r} began with other settings:\n{listed}\n"
-            "Give the changed study a new name, or begin it anew with marginlab run --fresh, which moves the old one aside."
+            "Give the changed study a new name, or begin it anew with marginlab run --fresh, which moves the old one aside"
+            f"{redeclare}."
         )
+
+
+def redeclare(folder: Path, study: Study) -> bool:
+    """Replace what a study declared of its comparison. The change is kept beside it, with whether the test split was open.
+
+    All else stays as it was recorded. False where nothing changes.
+
+    Raises:
+        InputError: ``study`` differs in what made its numbers, its contrast names an arm that the study has not, or it would be
+            confirmatory after the fact.
+    """
+    record = _record(folder)
+    now, before = to_json(study), record["study"]["comparison"]
+    pinned = [_pinned(s, record["data"]) for s in (record["study"], now)]
+    changes = [c for c in differences(*pinned) if not c.startswith(_DECLARED)]
+    if changes or now["name"] != record["study"]["name"]:
+        listed = "\n".join(f"  {c}" for c in changes) or f"  name: was {record['study']['name']}, is {now['name']}"
+        raise InputError(
+            f"Only the comparison can be declared anew, but the study {record['study']['name']!r} differs in more:\n{listed}\n"
+            "Take these back, or give the changed study a new name."
+        )
+    if now["comparison"] == before:
+        return False
+    opened = any(read_json(p).get("test") for p in folder.glob("runs/**/result.json"))
+    if opened and study.comparison.confirmatory:
+        raise InputError(
+            "What is declared after the test split was opened cannot be confirmatory: leave out confirmatory=True, or give the "
+            "study a new name and run it anew."
+        )
+    usercode.use(folder)
+    record["study"]["comparison"] = now["comparison"]
+    from_json(record["study"])  # the arms that were recorded must have those of the contrast
+    change = {"time": time.time(), "before": before, "after": now["comparison"], "test_opened": opened}
+    record["redeclared"] = [*record.get("redeclared", []), change]
+    write_json(folder / "study.json", record)
+    return True
+
+
+def redeclarations(folder: Path) -> list[dict[str, Any]]:
+    """Oldest first: {"time": seconds since 1970, "before" and "after": the comparison as JSON, "test_opened": bool}."""
+    return list(_record(folder).get("redeclared", []))
 
 
 def _pinned(study: dict[str, Any], data: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -108,7 +158,8 @@ def _pinned(study: dict[str, Any], data: dict[str, str]) -> dict[str, dict[str, 
         out[f"search.{name}"] = search[name]
     out["confirmation.epochs"] = confirmation["epochs"] or search["max_epochs"]
     for name in ("primary", "contrast", "margin"):
-        out[f"comparison.{name}"] = comparison[name]
+        out[f"{_DECLARED}{name}"] = comparison[name]
+    out[f"{_DECLARED}confirmatory"] = comparison.get("confirmatory", False)
     pinned = {"study": out}
     for arm in study["arms"]:
         parts = [_flat(part, arm[part]) for part in ("training", "space", "start")]

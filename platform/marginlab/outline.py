@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
-from marginlab.compare import answers, resolution
+from marginlab.compare import Design, answers, resolution
 from marginlab.counting import expected_incumbents, most_incumbents
 from marginlab.declaration import read_plan
 from marginlab.disk import disk
@@ -98,6 +98,7 @@ def _rows(
             f"{study.comparison.primary}: {contrast[0]} against {contrast[1]}, equivalent within {study.comparison.margin:g}",
         )
     yield "can show", _reach(study, workspace)
+    yield "counts as", _standing(study)
 
 
 def _defaults(study: Study) -> int:
@@ -198,12 +199,24 @@ def _reach(study: Study, workspace: Workspace) -> str:
     folder = workspace.study(study.name)
     observed = answers(Results.open(folder)) if (folder / "study.json").exists() else []
     for a in observed:
-        units = r.scaled(a.difference.sd) if a.difference.sd is not None else None
-        if units is not None:
+        units = a.difference.reach(study.confirmation.seeds)
+        if units is not None and a.difference.sd is not None:
             said += (
                 f"; {a.dataset}: SD {a.difference.sd:.2g} so far, so {units[0]:.2g} and {units[1]:.2g} in {a.metric}"
             )
     return said
+
+
+def _standing(study: Study) -> str:
+    """Whether the answer can be called confirmatory."""
+    design = Design(study.confirmation.seeds, len(study.datasets) if study.comparison.contrast else 0)
+    if not design.confirmatory:
+        return f"exploratory: {design.why()}"
+    if not study.comparison.confirmatory:
+        return "exploratory, as declared; its seeds would do for Comparison(confirmatory=True)"
+    if study.search.replicates == 1:
+        return "confirmatory for the configurations that the searches find; Search(replicates=3) would include the searches"
+    return "confirmatory"
 
 
 def _progress(plan: Plan, left: Remaining) -> Table:

@@ -128,3 +128,16 @@ class Design:
     @property
     def confirmatory(self) -> bool:
         return self.contrasts > 0 and self.p <= self.level
+
+    def why(self) -> str:
+        """Why the design is exploratory; empty where it is not."""
+        if self.contrasts == 0:
+            return "no contrast is declared"
+        if self.confirmatory:
+            return ""
+        datasets = "" if self.contrasts == 1 else f" (0.05 over {self.contrasts} datasets)"
+        seeds = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
+        return (
+            f"{seeds} cannot reach p = {self.level:.3g}{datasets} without assumptions, because their signs alone give "
+            f"{self.p:.2g} at best; {self.least} seeds can"
+        )

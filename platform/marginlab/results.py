@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from marginlab.declaration import read_plan
+from marginlab.declaration import read_plan, redeclarations
 from marginlab.ensembles import scored
 from marginlab.files import read_json
 from marginlab.fresh import Fresh
@@ -128,6 +128,11 @@ class Results:
     @property
     def study(self) -> Study:
         return self.plan.study
+
+    @cached_property
+    def redeclared(self) -> list[dict[str, Any]]:
+        """The changes of what was declared, oldest first: {"time", "before", "after", "test_opened"}."""
+        return redeclarations(self.folder)
 
     @cached_property
     def summary(self) -> dict[str, Any]:

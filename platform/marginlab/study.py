@@ -202,11 +202,16 @@ class Confirmation:
 
 @value
 class Comparison:
-    """What was declared before anything ran: endpoint, contrast (first minus second arm) and margin of equivalence."""
+    """What was declared before anything ran: endpoint, contrast (first minus second arm) and margin of equivalence.
+
+    ``confirmatory=True`` says that the answer is meant to settle the question. It is refused where the seeds are too few
+    (``reach.Design``); without it the study is exploratory, whatever it finds.
+    """
 
     primary: str = "test/map"
     contrast: tuple | None = None  # type: ignore[type-arg]
     margin: float = 0.01
+    confirmatory: bool = later(default=False)
 
     def check(self) -> None:
         if not self.primary.startswith("test/"):
@@ -246,6 +251,19 @@ class Study:
             if name not in [a.name for a in self.arms]:
                 known = ", ".join(a.name for a in self.arms)
                 raise InputError(f"Study {self.name!r}: the contrast names {name!r}; the arms are {known}.")
+        if self.comparison.confirmatory:
+            self._check_confirmatory()
+
+    def _check_confirmatory(self) -> None:
+        from marginlab.reach import Design  # here: scipy takes long to import, and few studies come this far
+
+        if self.comparison.contrast is None:
+            raise InputError(
+                f"Study {self.name!r}: Comparison(confirmatory=True) needs a contrast, the two arms it is about."
+            )
+        design = Design(self.confirmation.seeds, len(self.datasets))
+        if not design.confirmatory:
+            raise InputError(f"Study {self.name!r} cannot be called confirmatory: {design.why()}.")
 
     def arm(self, name: str) -> Arm:
         arms: dict[str, Arm] = {a.name: a for a in self.arms}
