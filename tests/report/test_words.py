@@ -39,7 +39,7 @@ def test_undecided_says_what_would_decide():
     assert "about 34 seeds would decide it (80% power)" in words.answer_sentence(
         answer("undecided", INTERVAL, needed=34)
     )
-    assert "no affordable number of seeds would" in words.answer_sentence(answer("undecided", INTERVAL))
+    assert "more seeds alone would not decide it" in words.answer_sentence(answer("undecided", INTERVAL))
 
 
 def test_one_seed_has_no_error_bar_and_no_seed_no_figure():

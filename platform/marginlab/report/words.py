@@ -94,8 +94,12 @@ def answer_sentence(a: Answer) -> str:
     if a.verdict != "undecided":
         side = "above" if a.verdict == "better" else "below"
         return f"{a.first} is {a.verdict} than {a.second} in {subject}: {interval}; the interval lies {side} zero."
-    seeds = "no affordable number of seeds" if a.needed is None else f"about {a.needed} seeds"
+    decided = (
+        "more seeds alone would not decide it"
+        if a.needed is None
+        else f"about {a.needed} seeds would decide it (80% power)"
+    )
     return (
         f"{open_question}: {interval}; the interval reaches below {loss}, and is not all below zero. "
-        f"At this mean and spread, {seeds} would decide it (80% power)."
+        f"At this mean and spread, {decided}."
     )
