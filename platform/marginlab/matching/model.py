@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from marginlab.networks import build_seeded
 from marginlab.stored import Stored, visits
 from marginlab.training import forward
 from marginlab.values import InputError, from_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 FILES = ("config.json", "model.safetensors")
 BATCH = 256  # images
@@ -239,12 +242,26 @@ def _fetched(uri: str, workspace: Path, tracking_uri: str | None, into: Path) ->
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(download_artifacts(uri, dst_path=str(into), tracking_uri=store.uri, registry_uri=store.uri))
+        place = _artifacts(uri, store.client)
+        return Path(download_artifacts(place, dst_path=str(into), tracking_uri=store.uri))
     except (MlflowException, OSError) as e:
         said = str(e).strip().splitlines()[0].rstrip(".")
         raise InputError(
             f"{uri} cannot be had from {store.shown_uri} ({said}): marginlab ui lists what is registered."
         ) from None
+
+
+def _artifacts(uri: str, client: MlflowClient) -> str:
+    """Where a model's files are. MLflow would look ``models:/`` up in its global registry, whatever it is told."""
+    if not uri.startswith("models:/"):
+        return uri
+    name, at, alias = uri.removeprefix("models:/").strip("/").partition("@")
+    if at:
+        return str(client.get_model_version_download_uri(name, client.get_model_version_by_alias(name, alias).version))
+    name, numbered, version = name.rpartition("/")
+    if numbered:
+        return str(client.get_model_version_download_uri(name, version))
+    return str(client.get_logged_model(version).artifact_location)
 
 
 def _types(recorded: Any) -> Iterator[str]:
