@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, median
 from typing import Any
 
@@ -22,6 +23,7 @@ from marginlab.fresh import KINDS
 from marginlab.plan import SearchKey
 from marginlab.results import Results
 
+KEPT = 2  # results whose numbers are kept: files are read once too, and two studies may be held against each other
 Params = frozenset[tuple[str, Any]]  # of a trial, to be looked up by
 SPENT = {
     "dataset": pl.String,
@@ -85,6 +87,7 @@ class _Fresh:
     seeds: int
 
 
+@lru_cache(maxsize=KEPT)
 def unit(results: Results) -> str:
     """Of the seconds: ``GPU-seconds`` (of each GPU in use) or ``CPU-seconds`` (of each thread), by what trials were trained on.
 
@@ -94,6 +97,7 @@ def unit(results: Results) -> str:
     return {("cuda",): "GPU-seconds", ("cpu",): "CPU-seconds"}.get(tuple(devices), "seconds")
 
 
+@lru_cache(maxsize=KEPT)
 def spent(results: Results) -> pl.DataFrame:
     """A row per trial that has ended, search by search, in the order in which they ended (:data:`SPENT`)."""
     rows: list[dict[str, Any]] = []
@@ -296,6 +300,7 @@ def _basis(found: dict[SearchKey, list[_Trial]], again: dict[tuple[str, str, Par
     return "fresh" if leaders and all(leader in again for leader in leaders) else "search"
 
 
+@lru_cache(maxsize=KEPT)
 def _searches(results: Results) -> dict[SearchKey, list[_Trial]]:
     """The trials of each search that have ended, in the order in which they did."""
     runs = results.runs().filter(pl.col("kind") == "trial")
@@ -343,6 +348,7 @@ def _from_runs(results: Results, runs: pl.DataFrame) -> list[dict[str, Any]]:
     return out
 
 
+@lru_cache(maxsize=KEPT)
 def _finals(results: Results) -> dict[str, float]:
     """The objective at the search's last epoch, by run."""
     rules, epochs = results.study.search, results.epochs()
@@ -352,6 +358,7 @@ def _finals(results: Results) -> dict[str, float]:
     return dict(last.select("id", rules.objective).iter_rows())
 
 
+@lru_cache(maxsize=KEPT)
 def _again(results: Results) -> dict[tuple[str, str, Params], _Fresh]:
     """Every configuration that was trained on fresh seeds, whatever for. A seed counts that has all folds of the search."""
     folds, finals = set(results.study.search.folds), _finals(results)
