@@ -56,6 +56,13 @@ def test_the_parts_of_the_variance_are_those_of_mean_squares_by_hand(shape):
     assert (s.searches == 0) == (shape[0] == 1)
 
 
+def test_crossed_searches_and_seeds_have_the_standard_error_of_a_mixed_model():
+    """statsmodels 0.15, MixedLM by REML with crossed random effects of rows and columns: mean 6.25, standard error 2.6783."""
+    y = np.array([[3.0, 5.0, 9.0, 4.0], [8.0, 9.0, 15.0, 11.0], [1.0, 4.0, 6.0, 0.0]])
+    s = spread(y[:, :, None])
+    assert (s.mean, s.variance**0.5) == (6.25, pytest.approx(2.6783, rel=1e-4))
+
+
 def test_many_studies_at_once_are_each_alone():
     rng = np.random.default_rng(0)
     y = rng.normal(size=(7, 2, 4, 6))

@@ -1,11 +1,13 @@
+import dataclasses
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
 from marginlab.files import append_line, aside, read_lines
-from marginlab.runs import Recorder, RunFolder, read_embeddings
+from marginlab.runs import Recorder, RunFolder, read_embeddings, write_embeddings
 from marginlab.training import fit
 from marginlab.values import InputError
 from tests.tiny import Keep, timeless, tiny_data, tiny_run
@@ -46,6 +48,16 @@ def test_a_folder_holds_what_fit_reported(tmp_path: Path) -> None:
         "embedding",
     ]
     assert not list((tmp_path / "run").glob(".*"))  # nothing half-written is left
+
+
+def test_embeddings_say_whose_they_are_where_it_is_known(tmp_path: Path) -> None:
+    subset = tiny_data().validation
+    points = torch.ones(len(subset), 3)
+    write_embeddings(tmp_path / "without.parquet", points, subset)
+    write_embeddings(tmp_path / "with.parquet", points, dataclasses.replace(subset, subject=subset.label // 2))
+    without, known = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("without", "with"))
+    assert known.columns == ["row", "label", "subject", "months", "embedding"]
+    assert known.drop("subject").equals(without) and known["subject"].to_list() == (subset.label // 2).tolist()
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])

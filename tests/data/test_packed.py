@@ -57,6 +57,7 @@ def test_a_knee_as_label(oai_folder, tmp_path):
     test = prepare(OAI(), oai_folder(), tmp_path / "out", name="knees", size=8, label="subject-side").test()
     assert test.label.tolist() == [0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5]
     assert len(set(test.visit)) == 12  # the other knee of the same day has another label anyway
+    assert test.subject is not None and test.subject.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
 
 
 def test_an_image_of_unknown_month_is_a_visit_of_its_own(dataset):
