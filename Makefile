@@ -18,10 +18,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-kills lint bench locks
+.PHONY: help demo install test test-kills test-browser test-servers lint bench locks
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=$(PYTHON)  LOCK=$(LOCK) (cpu or gpu)  PIP_ARGS=$(PIP_ARGS)  VENV=$(VENV)"
 
@@ -31,10 +31,16 @@ demo: install ## a whole study on synthetic knees, on this machine: search, conf
 install: $(INSTALLED) ## make the virtual environment and install the locked versions (done once)
 
 test: install ## the tests; every skipped one is listed with its reason (PYTEST_ARGS="-k margins" for some)
-	$(BIN)/python -m pytest -n 2 -m "not kills" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not kills and not browser and not servers" $(PYTEST_ARGS)
 
 test-kills: install ## a study on Ray killed at the end of every epoch and at ten random moments (about ten minutes)
 	$(BIN)/python -m pytest -m kills tests/cluster $(PYTEST_ARGS)
+
+test-browser: install ## the links of marginlab ui in headless Chromium; screenshots in build/screenshots (needs chromium, chromedriver)
+	$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
+
+test-servers: install ## tracking by a server with PostgreSQL and passwords, both real (needs PostgreSQL's programs)
+	$(BIN)/python -m pytest -m servers tests/servers $(PYTEST_ARGS)
 
 lint: install ## style, formatting and types
 	$(BIN)/ruff check

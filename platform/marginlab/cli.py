@@ -395,31 +395,50 @@ def sync(
         bool, typer.Option(help="Send embeddings of restricted images to that server.")
     ] = False,
 ) -> None:
-    """Bring MLflow up to date from a study's run folders alone: after an outage, or into an empty or another store."""
+    """Bring MLflow up to date from a study's folder alone: after an outage, or into an empty or another store.
+
+    A finished study's report and champions go there too.
+    """
     from marginlab.lock import held
-    from marginlab.tracking import Tracker
+    from marginlab.tracking import Tracker, catch_up
+    from marginlab.tracking.store import shown
 
     folder, space = _study_folder(study, workspace), _space(workspace)
     tracker = Tracker(space.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
-    counts = tracker.sync(at_work=held(space.lock(folder.name)))
+    at_work = held(space.lock(folder.name))
+    counts = tracker.sync(at_work=at_work)
     console.print(
         f"{folder.name}: {counts['runs']} runs changed, {counts['points']} metric points sent.", highlight=False
     )
-    say_next(f"marginlab ui --workspace {workspace}")
+    for sentence in [] if at_work else catch_up(tracker, space.root):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    elsewhere = f" --tracking-uri {shown(tracking_uri)}" if tracking_uri else ""
+    say_next(f"marginlab ui --workspace {workspace}{elsewhere}")
 
 
 @app.command(epilog="Example:  marginlab ui --workspace ./workspace --port 5000")
 def ui(
     workspace: WorkspaceOption = HERE,
     port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="Print the links into this MLflow server, and start none.")
+    ] = None,
 ) -> None:
-    """Start the MLflow UI over the workspace and print links that show the comparison. Ctrl-C ends it."""
+    """Start the MLflow UI over the workspace and print links that show the point in ten seconds. Ctrl-C ends it.
+
+    AutoMargin against fixed margins; all trials, axis by axis; one run's curves; the champions; the study with its report.
+    """
     from marginlab.tracking import links
 
     root = _space(workspace).root
-    argv, env = links.server(root, port)
-    for name, url in links.known(root, port):
-        console.print(f"{name}: {url}", highlight=False, soft_wrap=True)
+    if tracking_uri is None:
+        argv, env = links.server(root, port)
+    for shown in links.known(root, port, tracking_uri):
+        console.print(f"[bold]{shown.study}[/]", highlight=False)
+        for what, url in shown.links:
+            console.print(f"  {what}:\n    {url}", highlight=False, markup=False, soft_wrap=True)
+    if tracking_uri is not None:
+        return
     console.print("Starting the server (10 to 30 s) ...")
     os.execvpe(argv[0], argv, env)
 

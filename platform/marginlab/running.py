@@ -25,7 +25,7 @@ from marginlab.lock import NO_LOCKS, Held, locked
 from marginlab.plan import Plan
 from marginlab.search import read_progress
 from marginlab.study import Dataset, Study
-from marginlab.tracking import Tracker, TrackingAway, champion, connect, links
+from marginlab.tracking import Tracker, TrackingAway, answered, champion, connect, links
 from marginlab.values import InputError
 from marginlab.workspace import Progress, Workspace
 
@@ -206,8 +206,9 @@ def _run_study(
         link = _recorded(tracker, packed, on_trouble)
         journal.step("report")
         write_summary(folder, plan, journal)
-        report = write_report(Results.open(folder), folder / "report", link)
-        _uploaded(tracker, report.parent, on_trouble)
+        results = Results.open(folder)
+        report = write_report(results, folder / "report", link)
+        _uploaded(tracker, report.parent, answered(results), on_trouble)
         finished = True
     finally:
         journal.step("done" if finished else "stopped")
@@ -237,9 +238,9 @@ def _interrupted(tracker: Tracker, folder: Path, plan: Plan, journal: Journal) -
         tracker.sync(at_work=False)
 
 
-def _uploaded(tracker: Tracker, report: Path, on_trouble: Callable[[str], None]) -> None:
+def _uploaded(tracker: Tracker, report: Path, answer: str, on_trouble: Callable[[str], None]) -> None:
     try:
-        tracker.finish(report)
+        tracker.finish(report, answer)
     except TrackingAway as e:
         on_trouble(str(e))
 

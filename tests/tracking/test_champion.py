@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from marginlab.data.packed import PackedDataset
+from marginlab.matching.model import opened
 from marginlab.runs import RunFolder
 from marginlab.tracking import Tracker, champion, connect
 from marginlab.training import forward
@@ -75,11 +76,20 @@ def test_the_registered_champion_embeds_like_the_network(place, packed, tmp_path
     assert version.run_id == place.run(fake).info.run_id
     for words in (
         "Measured on phantoms",
-        "| test/map | 0.6500 | 0.6833 |",
+        "| test/map | 0.6500 | 0.6833 | 0.6000 to 0.8000 |",
+        "| `ada/fixed` | 0.7500 |",
+        "6 images of 3 subjects",
+        "must not be used for",
         "0.7833 over 3 run(s)",
-        "not for recognising",
+        "Recognising people",
     ):
         assert words.lower() in version.description.lower()
+
+    assert store.client.get_registered_model("tracked-oai").description == version.description
+    outputs = store.client.get_run(version.run_id).outputs.model_outputs
+    models = {m.name: m for m in (store.client.get_logged_model(o.model_id) for o in outputs)}
+    assert {o.step for o in outputs} == {1} and "tracked-oai" in models
+    assert {m.key: m.value for m in models["tracked-oai"].metrics} == {"best/val_map": 0.75, "test/map": 0.65}
 
     assert champion.register(Tracker(place.workspace, place.study), {"oai": packed}) == uris
     assert len(store.client.search_model_versions("name = 'tracked-oai'")) == 1
@@ -89,6 +99,7 @@ def test_the_registered_champion_embeds_like_the_network(place, packed, tmp_path
     assert not [p.name for p in files if p.suffix in (".pkl", ".pickle", ".pt", ".pth")]
     (config,) = [json.loads(p.read_text()) for p in files if p.name == "config.json"]
     assert config["run"] == fake.task.run.id and config["size"] == 16
+    assert config["rates"]["impostor"]["subjects"] == 3 and config["phantom"] == "OaiPhantom v1"
 
     dataset = PackedDataset.open(packed)
     pixels = tmp_path / "pixels.npy"
@@ -107,6 +118,24 @@ def test_the_registered_champion_embeds_like_the_network(place, packed, tmp_path
     found = np.load(tmp_path / "out.npy")
     assert found.dtype == np.float32 and found.shape == (6, 8)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    (logged,) = (place.workspace / "mlruns" / "tracked" / "models").iterdir()
+    for uri in (uris["oai"], "models:/tracked-oai/1", f"models:/{logged.name}"):
+        with opened(uri, place.workspace) as model:  # what `marginlab embed` does
+            assert np.array_equal(model(np.array(dataset.pixels)), found)
+    with (
+        pytest.raises(InputError, match="cannot be had from sqlite"),
+        opened("models:/other@champion", place.workspace),
+    ):
+        pass
+
+
+def test_a_champion_without_rates_is_registered_anew(place, packed):
+    confirm(place, {"ada/automargin": [0.7]})
+    champion.register(Tracker(place.workspace, place.study), {"oai": packed})
+    client = connect(place.workspace).client
+    client.delete_model_version_tag("tracked-oai", "1", champion.RATES)  # as of before there were any
+    champion.register(Tracker(place.workspace, place.study), {"oai": packed})
+    assert client.get_model_version_by_alias("tracked-oai", "champion").version in (2, "2")
 
 
 def test_a_new_champion_takes_the_alias_and_other_data_is_refused(place, packed):

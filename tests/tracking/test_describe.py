@@ -42,3 +42,10 @@ def test_final_points():
         "test/cmc": 0.6,
     }
     assert describe.final_points({"best": None, "test": {}}) == {}
+
+
+def test_where_margins_ended():
+    last = {"epoch": 9, "margin/epsilon": 0.21418, "margin/beta": math.nan, "val/map": 0.5}
+    assert describe.final_margins(last) == {"final/epsilon": 0.21418}
+    assert describe.margins_text(last) == "epsilon 0.2142"
+    assert describe.final_margins({}) == {} and describe.margins_text({"val/map": 1.0}) == ""

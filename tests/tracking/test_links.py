@@ -2,23 +2,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import socket
-import subprocess
 import threading
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
+from marginlab.plan import SearchKey
 from marginlab.tracking import Tracker, TrackingAway, champion, connect, links, projector
 from marginlab.values import InputError
+from tests.tracking.serving import free_port, serving
+
+
+def view_of(place, url):
+    """The saved view behind a link."""
+    client = connect(place.workspace).client
+    tags = {k: v for e in client.search_experiments() for k, v in e.tags.items()}
+    return json.loads(tags[f"mlflow.sharedViewState.{url.partition('viewStateShareKey=')[2]}"])
 
 
 def test_the_link_opens_a_view_of_this_study_grouped_by_margin_policy(place):
-    trial = place.trial().train(2)
+    trial, other = place.trial().train(2), place.trial(0, "cxr14", "ada/fixed").train(2)
     tracker = Tracker(place.workspace, place.study)
     tracker.sync()
     link = links.comparison(tracker, port=5001)
@@ -27,19 +32,54 @@ def test_the_link_opens_a_view_of_this_study_grouped_by_margin_policy(place):
     assert link.url.startswith(
         f"http://127.0.0.1:5001/#/experiments/{tracker.experiment}/runs?workflowType=machine_learning"
     )
-    key = link.url.partition("viewStateShareKey=")[2]
-    client = connect(place.workspace).client
-    view = json.loads(client.get_experiment(tracker.experiment).tags[f"mlflow.sharedViewState.{key}"])
+    view = view_of(place, link.url)
     groups = [(k["mode"], k["groupByData"]) for k in view["groupBy"]["groupByKeys"]]
-    assert groups == [("tag", "margin_policy"), ("tag", "dataset")]  # the study has two datasets
+    assert groups == [("tag", "margin_policy"), ("tag", "dataset")]  # there are runs on two datasets
+    assert view["groupsExpanded"]["tag.margin_policy.AutoMargin,tag.dataset.oai"] is False
     charts = [(c["type"], c["metricKey"]) for c in view["compareRunCharts"]]
-    assert charts == [("LINE", "val/map"), ("LINE", "margin/epsilon"), ("LINE", "margin/beta"), ("BAR", "best/val_map")]
-    (found,) = client.search_runs([tracker.experiment], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"])
-    assert found.info.run_id == place.run(trial).info.run_id
+    assert charts == [("LINE", "val/map"), ("BAR", "best/val_map"), ("LINE", "margin/epsilon"), ("LINE", "margin/beta")]
+    client = connect(place.workspace).client
+    found = client.search_runs([tracker.experiment], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"])
+    assert {r.info.run_id for r in found} == {place.run(trial).info.run_id, place.run(other).info.run_id}
     place.confirmation(0).train(1)
     assert "confirmation" in links.comparison(tracker, port=5001).url
-    assert [name for name, _ in links.known(place.workspace)] == ["tracked, confirmation runs", "tracked, trial runs"]
-    assert links.known(place.workspace, 5001)[1][1] == link.search_url
+
+
+def test_what_ui_prints_of_a_study(place, packed):
+    for n, arm in enumerate(("ada/automargin", "ada/fixed", "ada/fixed")):
+        place.trial(n, arm=arm, lr=1e-4 * (n + 1)).train(3, best=0.6 + n / 10).recorder.finish("complete")
+    place.trial(3).train(2, best=0.9).recorder.finish("failed", "no")
+    place.trial(0, "cxr14", "ada/fixed").train(1)
+    confirmed = place.confirmation(0).train(3, best=0.7)
+    confirmed.recorder.finish("complete", metrics={"test/map": 0.6})
+    place.fake(place.plan.defaults(SearchKey("oai", "ada/fixed", 0))[0]).train(2).recorder.finish("complete")
+    tracker = Tracker(place.workspace, place.study)
+    champion.register(tracker, {"oai": packed})
+    (shown,) = links.known(place.workspace, 5001)
+    found = dict(shown.links)
+    assert shown.study == "tracked" and list(found) == [
+        "AutoMargin against FixedMargin on cxr14, trial runs",
+        "AutoMargin against FixedMargin on oai, confirmation runs",
+        "all 3 trials on oai, axis by axis",
+        "the curves of one run: oai ada/automargin trial 00",
+        "the champion on oai",
+        "the study: what was asked and answered, and all runs",
+    ]
+    assert found["the champion on oai"] == "http://127.0.0.1:5001/#/models/tracked-oai?workflowType=machine_learning"
+    axes = view_of(place, found["all 3 trials on oai, axis by axis"])
+    (chart,) = axes["compareRunCharts"]
+    # An own parameter of a policy would lose the runs of the others; the failed run has no place on the axes.
+    assert (chart["selectedParams"], chart["selectedMetrics"]) == (
+        ["lr"],
+        ["final/epsilon", "final/beta", "best/val_map"],
+    )
+    client = connect(place.workspace).client
+    assert len(client.search_runs([tracker.experiment], axes["searchFilter"])) == 3
+    tested = view_of(place, found["AutoMargin against FixedMargin on oai, confirmation runs"])
+    assert ("BAR", "test/map") in [(c["type"], c["metricKey"]) for c in tested["compareRunCharts"]]
+    assert links.known(place.workspace, 5001) == [shown]
+    for tag, text in client.get_experiment(tracker.experiment).tags.items():
+        assert len(text) < 5000, tag
 
 
 def test_a_workspace_without_a_database_has_nothing_to_show(tmp_path):
@@ -55,24 +95,9 @@ def server(database, tmp_path_factory):
     workspace = tmp_path / "another one"
     workspace.mkdir()
     shutil.copyfile(database, workspace / "mlflow.db")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    argv, env = links.server(workspace, port)
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
-    try:
-        for _ in range(900):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+    port = free_port()
+    with serving(*links.server(workspace, port), tmp_path, port) as url:
+        yield url
 
 
 def test_a_study_goes_to_a_server(place, packed, server, tmp_path):

@@ -52,7 +52,7 @@ def test_runs_of_a_process_that_was_killed_are_reconciled(place):
     write_json(place.study / "status.json", {"step": "done"})
     tracker_of(place).sync(at_work=False)
     assert study_run(place).info.status == place.run(open_).info.status == "FINISHED"
-    assert [p for p in place.points() if p[1] != "best/val_map"] == place.expected(done, open_)
+    assert place.of_epochs() == place.expected(done, open_)
 
 
 def study_run(place):
@@ -86,7 +86,8 @@ def test_a_sync_that_is_cut_off_anywhere_is_carried_on(place, monkeypatch):
 
         return guarded
 
-    for name in ("create_run", "log_inputs", "log_batch", "log_artifact", "set_terminated", "set_tag"):
+    calls = ("create_run", "log_inputs", "log_batch", "log_artifact", "log_text", "set_terminated", "set_tag")
+    for name in (*calls, "create_logged_model", "log_outputs", "finalize_logged_model"):
         monkeypatch.setattr(MlflowClient, name, guard(getattr(MlflowClient, name)))
     tracker = tracker_of(place)
     cuts = 0
@@ -98,11 +99,18 @@ def test_a_sync_that_is_cut_off_anywhere_is_carried_on(place, monkeypatch):
         except TrackingAway as e:
             assert "marginlab sync" in str(e)
             cuts += 1
-    assert cuts >= 4
+    assert cuts >= 5
     run = place.run(trial)
-    final = [p for p in place.points() if p[1] in ("test/map", "best/val_map")]
-    assert [p[4] for p in final] == [trial.recorder.best["val/map"], 0.7]
-    assert sorted(p for p in place.points() if p not in final) == place.expected(trial)
+    final = {p[1]: p[4] for p in place.points() if p not in place.of_epochs()}
+    assert final == {
+        "best/val_map": trial.recorder.best["val/map"],
+        "test/map": 0.7,
+        "final/epsilon": 0.2,
+        "final/beta": 0.1,
+    }
+    assert place.of_epochs() == place.expected(trial)
+    (model,) = models_of(place, run)
+    assert model.metrics and len(model.metrics) == 3
     assert run.info.status == "FINISHED" and len(run.inputs.dataset_inputs) == 1
     assert run.data.params["margin.k_delta"] == "2.0"
 
@@ -122,10 +130,11 @@ def test_what_a_complete_confirmation_run_shows(place):
     assert tags["mlflow.parentRunId"] == tracker.parent
     shown = {
         k: tags[k]
-        for k in ("kind", "study", "dataset", "arm", "margin_policy", "replicate", "fold", "phantom", "state")
+        for k in ("kind", "search", "study", "dataset", "arm", "margin_policy", "replicate", "fold", "phantom", "state")
     }
     assert shown == {
         "kind": "confirmation",
+        "search": "oai/ada/automargin/r0",
         "study": "tracked",
         "dataset": "oai",
         "arm": "ada/automargin",
@@ -143,10 +152,35 @@ def test_what_a_complete_confirmation_run_shows(place):
     assert (history.value, history.step) == (0.75, 2)  # the best epoch
     (given,) = run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("oai", fake.task.run.data)
-    assert place.artifacts(fake) == ["best.safetensors", "embeddings/test.parquet", "embeddings/validation.parquet"]
+    assert place.artifacts(fake) == [
+        "best.safetensors",
+        *(f"embeddings/{part}.{form}" for part in ("test", "validation") for form in ("parquet", "svg")),
+    ]
+    (model,) = models_of(place, run)
+    assert model.name == "oai ada-automargin confirmation seed 1 fold 0" and model.tags["weights"].endswith(
+        "best.safetensors"
+    )
+    assert {m.key: (m.value, m.step) for m in model.metrics} == {
+        "val/map": (0.9, 2),
+        "best/val_map": (0.9, 2),
+        "test/map": (0.75, 2),
+    }
+    assert [(o.model_id, o.step) for o in run.outputs.model_outputs] == [(model.model_id, 2)]
+    for words in (
+        "seed that no search used",
+        "Measured on phantoms",
+        "**0.9000** at epoch 2 of 3",
+        "epsilon 0.2, beta 0.1",
+    ):
+        assert words in tags["mlflow.note.content"]
     root = place.workspace / "mlruns" / "tracked" / run.info.run_id / "artifacts"
     frame = pl.read_parquet(root / "embeddings" / "validation.parquet")
     assert frame.columns == ["row", "label", "months", "embedding"]
+
+
+def models_of(place, run):
+    client = connect(place.workspace).client
+    return client.search_logged_models([run.info.experiment_id], f"tags.`marginlab.best_of` = '{run.info.run_id}'")
 
 
 def test_the_study_is_the_parent_and_ends_with_its_report(place, tmp_path):
@@ -161,9 +195,17 @@ def test_the_study_is_the_parent_and_ends_with_its_report(place, tmp_path):
     client = connect(place.workspace).client
     parent = client.get_run(tracker.parent)
     assert (parent.info.run_name, parent.info.status) == ("tracked", "RUNNING")
-    assert parent.data.tags["kind"] == "study" and parent.data.tags["mlflow.note.content"] == "Does it?"
-    tracker.finish(tmp_path / "report")
+    assert parent.data.tags["kind"] == "study"
+    note = parent.data.tags["mlflow.note.content"]
+    assert (
+        "**Question.** Does it?" in note
+        and "| `ada/fixed` | AdaTriplet | FixedMargin |" in note
+        and "Answer" not in note
+    )
+    assert {d.dataset.name: d.dataset.digest for d in parent.inputs.dataset_inputs} == place.plan.data
+    tracker.finish(tmp_path / "report", "oai: it does.")
     assert client.get_run(tracker.parent).info.status == "FINISHED"
+    assert "**Answer.** oai: it does." in client.get_run(tracker.parent).data.tags["mlflow.note.content"]
     assert [a.path for a in client.list_artifacts(tracker.parent, "report")] == ["report/index.html", "report/tables"]
     place.trial(8).train(1)  # the study is extended
     tracker_of(place).sync()
@@ -177,7 +219,7 @@ def test_states_of_pruned_and_failed_runs_and_a_second_try(place):
     tracker = tracker_of(place)
     assert tracker.sync()["ended"] == 2
     assert (place.run(pruned).info.status, place.run(pruned).data.tags["state"]) == ("FINISHED", "pruned")
-    assert place.artifacts(pruned) == ["best.safetensors", "embeddings/validation.parquet"]
+    assert place.artifacts(pruned) == ["best.safetensors", "embeddings/validation.parquet", "embeddings/validation.svg"]
     assert (place.run(failed).info.status, place.run(failed).data.tags["state"]) == ("FAILED", "failed")
     assert place.run(failed).data.tags["reason"] == "The loss was nan in epoch 1."
     (failed.path / "result.json").unlink()
@@ -187,8 +229,7 @@ def test_states_of_pruned_and_failed_runs_and_a_second_try(place):
     failed.recorder.finish("complete")
     tracker_of(place).sync()
     assert (place.run(failed).info.status, place.run(failed).data.tags["state"]) == ("FINISHED", "complete")
-    rows = [p for p in place.points() if p[1] != "best/val_map"]
-    assert rows == place.expected(pruned, failed)
+    assert place.of_epochs() == place.expected(pruned, failed)
 
 
 def test_a_run_that_was_begun_anew_replaces_its_projection(place):
@@ -199,6 +240,13 @@ def test_a_run_that_was_begun_anew_replaces_its_projection(place):
     again = place.trial().train(2)
     tracker.sync()
     assert place.points() == place.expected(again)
+    again.recorder.finish("complete")
+    tracker.sync()
+    before = place.run(again)
+    shutil.rmtree(again.path)
+    place.trial().train(2)
+    tracker.sync()
+    assert models_of(place, before) == []
 
 
 def test_what_was_deleted_in_mlflow_comes_back(place, monkeypatch):
@@ -222,10 +270,14 @@ def test_embeddings_of_people_go_to_another_machine_only_when_allowed(place, mon
     for fake in (person, phantom):
         fake.recorder.finish("complete")
     tracker_of(place).sync()
-    assert place.artifacts(phantom) == ["best.safetensors", "embeddings/validation.parquet"]
+    assert place.artifacts(phantom) == [
+        "best.safetensors",
+        "embeddings/validation.parquet",
+        "embeddings/validation.svg",
+    ]
     assert place.artifacts(person) == ["best.safetensors"]
     tracker_of(place, allow_embeddings=True).sync()
-    assert place.artifacts(person) == ["best.safetensors", "embeddings/validation.parquet"]
+    assert place.artifacts(person) == ["best.safetensors", "embeddings/validation.parquet", "embeddings/validation.svg"]
     assert tracker_of(place).sync()["ended"] == 0
 
 

@@ -22,7 +22,11 @@ import polars as pl
 import marginlab
 from marginlab.data.packed import PackedDataset
 from marginlab.files import read_json
+from marginlab.matching.model import describe
 from marginlab.results import Results
+from marginlab.tracking.card import card
+from marginlab.tracking.describe import final_points, flatten, stamp
+from marginlab.tracking.links import model_name
 from marginlab.tracking.projector import Tracker
 from marginlab.tracking.store import Store
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "champion"
+RATES = "marginlab.rates"  # tags versions that know their false-match rates; older ones are registered anew
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Champion:
     result: dict[str, Any]  # result.json
     arm_best: tuple[float, ...]  # validation figures of the arm's confirmation runs, ascending
     arm_test: dict[str, float]  # mean test figures of the same runs
+    arm_range: dict[str, tuple[float, float]]  # the lowest and the highest of them
+    arms: dict[str, float]  # mean validation figure of every arm
 
 
 def champions(study_folder: Path) -> list[Champion]:
@@ -61,23 +68,26 @@ def champions(study_folder: Path) -> list[Champion]:
             records[folder] = (record, result)
     found = []
     for dataset, arms in sorted(runs.items()):
-        arm = max(sorted(arms), key=lambda a: fmean(best for best, _ in arms[a]))
+        means = {a: fmean(best for best, _ in runs_of) for a, runs_of in sorted(arms.items())}
+        arm = max(means, key=lambda a: means[a])
         ranked = sorted(arms[arm])
         folder = ranked[(len(ranked) - 1) // 2][1]  # of an even number, the lower one of the two in the middle
         tests = [records[f][1]["test"] for _, f in ranked]
-        means = {k: fmean(t[k] for t in tests if k in t) for k in sorted(set().union(*tests))}
-        found.append(Champion(dataset, arm, folder, *records[folder], tuple(b for b, _ in ranked), means))
+        figures = {k: [t[k] for t in tests if k in t] for k in sorted(set().union(*tests))}
+        test = {k: fmean(v) for k, v in figures.items()}
+        spread = {k: (min(v), max(v)) for k, v in figures.items()}
+        found.append(Champion(dataset, arm, folder, *records[folder], tuple(b for b, _ in ranked), test, spread, means))
     return found
 
 
 def register(tracker: Tracker, packed: Mapping[str, Path | str]) -> dict[str, str]:
     """Register every dataset's champion as ``<study>-<dataset>`` with the alias ``champion``.
 
-    A run that is a version already only gets the alias.
+    A run that is a version already gets the alias, and a card that knows the runs that were added since.
 
     Args:
         tracker: of the study; it is brought up to date first.
-        packed: the folder of each packed dataset, by name.
+        packed: the folder of each packed dataset, by name. Champions on others are left as they are.
 
     Returns:
         Dataset -> model URI, such as ``models:/study-oai@champion``.
@@ -88,16 +98,21 @@ def register(tracker: Tracker, packed: Mapping[str, Path | str]) -> dict[str, st
     tracker.sync()
     out = {}
     for champion in champions(tracker.folder):
+        if champion.dataset not in packed:
+            continue
         with tracker.opened() as store:
-            study = champion.record["labels"]["study"]
-            name = f"{study}-{champion.dataset}".replace("/", "-")
+            name = model_name(champion.record["labels"]["study"], champion.dataset)
             run = tracker.run_of(champion.folder)
-            known = {v.run_id: v for v in _versions(store, name)}
+            known = {v.run_id: v for v in _versions(store, name) if RATES in v.tags}
+            dataset = PackedDataset.open(packed[champion.dataset])
+            dataset.require(champion.record["run"]["data"])
+            text = card(champion, dataset, name, tracker.declared)
             version = known.get(run)
             if version is None:
-                dataset = PackedDataset.open(packed[champion.dataset])
-                dataset.require(champion.record["run"]["data"])
-                version = _register(store, tracker, name, run, champion, dataset)
+                version = _register(store, tracker, name, run, champion, dataset, text)
+            elif version.description != text:
+                store.client.update_model_version(name, version.version, text)
+            store.client.update_registered_model(name, text)  # the model's own page shows the champion's card
             store.client.set_registered_model_alias(name, ALIAS, version.version)
             out[champion.dataset] = f"models:/{name}@{ALIAS}"
     return out
@@ -110,14 +125,22 @@ def _versions(store: Store, name: str) -> list[ModelVersion]:
 
 
 def _register(
-    store: Store, tracker: Tracker, name: str, run: str, champion: Champion, dataset: PackedDataset
+    store: Store, tracker: Tracker, name: str, run: str, champion: Champion, dataset: PackedDataset, text: str
 ) -> ModelVersion:
+    from mlflow.entities import LoggedModelOutput, Metric
+
     labels = champion.record["labels"]
-    model = store.client.create_logged_model(tracker.experiment, name=name, source_run_id=run)
+    params = flatten(champion.record["run"]["training"])
+    model = store.client.create_logged_model(tracker.experiment, name, run, {"champion": champion.dataset}, params)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         save(folder, tracker.folder / champion.folder, champion.record, dataset, model.model_id)
         store.client.log_model_artifacts(model.model_id, str(folder))
+    step, at = champion.result["best_epoch"], stamp(champion.result["time"])
+    store.client.log_outputs(run, [LoggedModelOutput(model.model_id, step)])
+    data = {"dataset_name": champion.dataset, "dataset_digest": dataset.fingerprint[:36]}
+    figures = final_points(champion.result).items()  # the run has these points; the model gets them too
+    store.client.log_batch(run, [Metric(k, v, at, step, model_id=model.model_id, **data) for k, v in figures])
     store.client.finalize_logged_model(model.model_id, "READY")
     tags = {k: str(labels[k]).lower() for k in ("dataset", "arm", "margin_policy", "phantom")}
     return store.client.create_model_version(
@@ -125,8 +148,8 @@ def _register(
         source=model.artifact_location,  # models:/<id> would be looked up in mlflow's global default store
         run_id=run,
         model_id=model.model_id,
-        tags={**tags, "marginlab.run_id": champion.record["id"]},
-        description=card(champion, dataset, name),
+        tags={**tags, "marginlab.run_id": champion.record["id"], RATES: "counted on validation"},
+        description=text,
     )
 
 
@@ -138,16 +161,7 @@ def save(folder: Path, run_folder: Path, record: dict[str, Any], dataset: Packed
     from mlflow.types import Schema, TensorSpec
 
     training = record["run"]["training"]
-    config = {
-        "training": training,
-        "channels": dataset.channels,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-        "size": dataset.size,
-        "dataset": record["run"]["dataset"],
-        "data": dataset.fingerprint,
-        "run": record["id"],
-    }
+    config = describe(record, run_folder, dataset)
     shape = (-1, dataset.channels, dataset.size, dataset.size)
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype(np.uint8), shape)]), Schema([TensorSpec(np.dtype(np.float32), (-1, -1))])
@@ -182,38 +196,3 @@ def _own_code(place: Path, *types: str) -> list[str] | None:
         if source and "." not in module:
             copies.append(shutil.copyfile(source, str(place / f"{module}.py")))
     return copies or None
-
-
-def card(champion: Champion, dataset: PackedDataset, name: str) -> str:
-    """The model card, in Markdown."""
-    labels, run, result = champion.record["labels"], champion.record["run"], champion.result
-    n, mean = len(champion.arm_best), fmean(champion.arm_best)
-    phantom = bool(labels["phantom"])
-    rows = [f"| {k} | {v:.4f} | {champion.arm_test[k]:.4f} |" for k, v in sorted(result["test"].items())]
-    blocks = [
-        f"# {labels['arm']} on {champion.dataset}",
-        "> **Measured on phantoms.** This network has seen synthetic images alone and says nothing about patients."
-        if phantom
-        else "> Trained on images of people: its embeddings are biometric templates. Keep them as you keep the images.",
-        f"Embeds prepared images ({dataset.size} x {dataset.size} pixels, {dataset.channels} channel(s), uint8) so that "
-        "images of one subject have a high cosine similarity.",
-        "## How it was chosen",
-        f"Of the arms of the study `{labels['study']}`, `{labels['arm']}` has the best mean validation mAP in confirmation: "
-        f"{mean:.4f} over {n} run(s). This is the run with the median: {result['best']:.4f} (seed {run['seed']}, fold "
-        f"{run['fold']}, epoch {result['best_epoch']}). The test split chose nothing.",
-        "## Figures",
-        "\n".join(["| test figure | this model | mean of the arm |", "|---|---|---|", *rows]),
-        "## Data",
-        f"`{champion.dataset}`{f', {dataset.phantom}' if phantom else ''}: {dataset.info['images']} images, split by "
-        f"subject; fingerprint `{run['data']}`.",
-        "## Intended use",
-        "Research on metric learning and on how medical images of one person change over time. Not for diagnosis, and not "
-        "for recognising people: matching images to persons against their will is an attack on their privacy.",
-        "## Limits",
-        "The figures hold for images of the same source, prepared the same way. This is the network of one fold; other "
-        "scanners, views, ages and longer spans of time were not measured.",
-        "## Loading",
-        f"```python\nmodel = mlflow.pyfunc.load_model('models:/{name}@{ALIAS}')\nmodel.predict(images)  # uint8 [n, "
-        f"{dataset.channels}, {dataset.size}, {dataset.size}] -> float32 [n, D]\n```",
-    ]
-    return "\n\n".join(blocks)

@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from marginlab.margins import SLOTS
+
 _VALUE_LIMIT = 6000  # characters, of a parameter; longer ones are cut
 _ILLEGAL = re.compile(r"[^\w\-. :/]")  # of a metric's or parameter's name
 
@@ -43,25 +45,27 @@ def run_name(labels: dict[str, Any], study: dict[str, Any]) -> str:
     """
     search = study["search"]
     words = [labels["dataset"], labels["arm"]]
+    of_trial = labels["kind"] in ("trial", "incumbent")
     if search["replicates"] > 1:
         words.append(f"replicate {labels['replicate']}")
-    if labels["kind"] == "confirmation":
-        words.append(f"confirmation seed {labels['seed_index']} fold {labels['fold']}")
-    else:
-        words.append(f"{labels['kind']} {labels['trial']:02d}")
-        if len(search["folds"]) > 1:
-            words.append(f"fold {labels['fold']}")
+    words.append(f"{labels['kind']} {labels['trial']:02d}" if of_trial else labels["kind"])
+    if labels["kind"] != "trial":  # on a fresh seed
+        words.append(f"seed {labels['seed_index']} fold {labels['fold']}")
+    elif len(search["folds"]) > 1:
+        words.append(f"fold {labels['fold']}")
     return " ".join(words)
 
 
 def run_tags(record: dict[str, Any], folder: str) -> dict[str, str]:
-    """The labels as text, and which run and folder this is.
+    """The labels as text, the search that the run belongs to, and which run and folder this is.
 
     Args:
         record: of ``run.json``.
         folder: of the run, relative to the study's. Two replicates may hold the same run: the folder tells them apart.
     """
-    tags = {k: _text(v) for k, v in record["labels"].items() if not isinstance(v, (dict, list))}
+    labels = record["labels"]
+    tags = {k: _text(v) for k, v in labels.items() if not isinstance(v, (dict, list))}
+    tags["search"] = f"{labels['dataset']}/{labels['arm']}/r{labels['replicate']}"
     return {**tags, "marginlab.run_id": record["id"], "marginlab.run_folder": folder}
 
 
@@ -75,6 +79,20 @@ def final_points(result: dict[str, Any]) -> dict[str, float]:
     """What is known once a run has ended: its best validation figure, and the test figures of a confirmation run."""
     test = {k if k.startswith("test/") else f"test/{k}": v for k, v in (result.get("test") or {}).items()}
     return points({**test, "best/val_map": result["best"]})
+
+
+def final_margins(last: dict[str, Any]) -> dict[str, float]:
+    """Where the margins ended, whatever set them: ``final/epsilon``, ``final/beta``. Comparable over all policies.
+
+    Args:
+        last: the row of the last epoch.
+    """
+    return points({f"final/{slot}": last.get(f"margin/{slot}") for slot in SLOTS})
+
+
+def margins_text(last: dict[str, Any]) -> str:
+    """Such as "epsilon 0.214, beta 0.031"; empty without margins."""
+    return ", ".join(f"{key.removeprefix('final/')} {v:.4g}" for key, v in final_margins(last).items())
 
 
 def stamp(seconds: float) -> int:

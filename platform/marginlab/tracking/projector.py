@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from marginlab.files import read_json, read_lines, write_json
 from marginlab.lock import locked
-from marginlab.tracking import describe
+from marginlab.runs import OBJECTIVE
+from marginlab.tracking import describe, models, notes, preview
 from marginlab.tracking.store import Store, TrackingAway, connect
+from marginlab.tracking.views import PARENT
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
 _BATCH = 900  # metric points per call; MLflow takes 1000 points and tags
 _PATIENCE_S = 15.0  # before a server that was away is asked again
 
-PARENT = "mlflow.parentRunId"
 _LOGGED = "marginlab.logged"  # "epoch@milliseconds" of the last row that was logged
 _NO_ROW = (-1, 0)  # described, that is, with parameters and dataset
 _ENDED = "marginlab.ended"  # the time in result.json, once all that follows from a run's end is there
+_PARENT_FORM = "marginlab.form"  # of the study's run: what it is described in
+_FORM = "v2"  # of what follows from it: a run that ended under another one is ended again
 
 
 @dataclass
@@ -101,14 +104,24 @@ class Tracker:
             self._away = (time.monotonic() + _PATIENCE_S, e)
             raise
 
-    def finish(self, report: Path) -> None:
-        """Project what is left, attach the files of a report's folder to the study's run, and end it."""
+    def finish(self, report: Path, answer: str = "") -> None:
+        """Project what is left, attach a report's folder (page, tables, figures) and its answer to the study's run, and end it."""
         with self.opened() as store:
             self._sync(store, True)
-            if report.is_dir():
-                store.client.log_artifacts(self.parent, str(report), "report")
+            self._attach_report(store, report, answer)
             store.client.set_terminated(self.parent, "FINISHED")
             self._parent_ended = True
+
+    def attach(self, report: Path, answer: str = "") -> None:
+        """Attach a report to the study's run, whatever state that is in."""
+        with self.opened() as store:
+            self._attach_report(store, report, answer)
+
+    def _attach_report(self, store: Store, report: Path, answer: str) -> None:
+        if report.is_dir():
+            store.client.log_artifacts(self.parent, str(report), "report")
+        if answer:
+            store.client.set_tag(self.parent, notes.NOTE, self._note(answer))
 
     def run_of(self, folder: str) -> str:
         """The id of MLflow's run for a run folder (relative to the study's) that was synced."""
@@ -141,7 +154,8 @@ class Tracker:
         return str(before)
 
     def _forget(self) -> None:
-        self.declared: dict[str, Any] = {}  # to_json of the study
+        self._record: dict[str, Any] = {}  # study.json
+        self.declared: dict[str, Any] = {}  # to_json of the study, in it
         self._store: Store | None = None
         self._children: dict[str, _Child] = {}
         self.experiment = self.parent = ""
@@ -151,27 +165,39 @@ class Tracker:
         """Find the study's run and its children, or make the former."""
         if self._store is not None:
             return
-        self.declared = read_json(self.folder / "study.json")["study"]
+        self._record = read_json(self.folder / "study.json")
+        self.declared = self._record["study"]
         self.experiment = store.experiment(self.declared["name"])
         mine = f"tags.`marginlab.projection` = '{self.id}'"
-        parents = _search(store.client, self.experiment, f"{mine} and tags.kind = 'study'", everything=True)
+        parents = search(store.client, self.experiment, f"{mine} and tags.kind = 'study'", everything=True)
         if parents:
             parent = parents[0].info
             self.parent, self._parent_ended = parent.run_id, parent.status != "RUNNING"
             if parent.lifecycle_stage == "deleted":
                 store.client.restore_run(parent.run_id)
+            if parents[0].data.tags.get(_PARENT_FORM) != _FORM:
+                self._describe_parent(store.client)
         else:
             self.parent = self._make_parent(store.client)
-        for run in _search(store.client, self.experiment, f"{mine} and tags.kind != 'study'"):
+        for run in search(store.client, self.experiment, f"{mine} and tags.kind != 'study'"):
             self._children[run.data.tags["marginlab.run_folder"]] = _Child.of(run)
         self._away, self._store = None, store
 
     def _make_parent(self, client: MlflowClient) -> str:
         study = self.declared
         tags = {"kind": "study", "study": study["name"], "marginlab.projection": self.id, **self._git()}
-        if study.get("question"):
-            tags["mlflow.note.content"] = study["question"]
-        return str(client.create_run(self.experiment, tags=tags, run_name=study["name"]).info.run_id)
+        self.parent = client.create_run(self.experiment, tags=tags, run_name=study["name"]).info.run_id
+        self._describe_parent(client)
+        return self.parent
+
+    def _describe_parent(self, client: MlflowClient) -> None:
+        for name, fingerprint in self._record["data"].items():
+            _give(client, self.parent, name, fingerprint)
+        client.set_tag(self.parent, notes.NOTE, self._note())
+        client.set_tag(self.parent, _PARENT_FORM, _FORM)
+
+    def _note(self, answer: str = "") -> str:
+        return notes.study_note(self.declared, self._record["data"], self._record["phantoms"], answer)
 
     def _git(self) -> dict[str, str]:
         return {"git.sha": self._commit, "mlflow.source.git.commit": self._commit} if self._commit else {}
@@ -214,6 +240,8 @@ class Tracker:
         times = {epoch: describe.stamp(row["time"]) for epoch, row in rows}
         if child and child.logged and child.logged != _NO_ROW and times.get(child.logged[0]) != child.logged[1]:
             # The run was begun anew since: its points cannot be taken back one by one.
+            if model := models.best_of(client, self.experiment, child.id):
+                client.delete_logged_model(model.model_id)
             client.delete_run(child.id)
             child = None
         if child is None:
@@ -223,7 +251,7 @@ class Tracker:
         last, _ = child.logged or _describe(client, child, record["run"])
         counts["points"] += _log_rows(client, child, [row for epoch, row in rows if epoch > last])
         if result is not None:
-            self._end(store, path, record, child, result)
+            self._end(store, name, record, child, result, dict(rows))
             counts["ended"] += 1
         elif not at_work and child.state != "interrupted":
             self._mark_open(client, child, "interrupted", "KILLED")
@@ -247,6 +275,7 @@ class Tracker:
         # The commit of a run that ended before this process began is not known.
         git = self._git() if result is None or result["time"] >= self._began else {}
         tags = {**describe.run_tags(record, name), **git, "state": "running", "marginlab.projection": self.id}
+        tags[notes.NOTE] = notes.run_note(record, name)
         made = client.create_run(
             self.experiment,
             start_time=start or describe.stamp((self.folder / name / "run.json").stat().st_mtime),
@@ -255,52 +284,79 @@ class Tracker:
         )
         return _Child(made.info.run_id)
 
-    def _end(self, store: Store, path: Path, record: dict[str, Any], child: _Child, result: dict[str, Any]) -> None:
+    def _end(
+        self,
+        store: Store,
+        name: str,
+        record: dict[str, Any],
+        child: _Child,
+        result: dict[str, Any],
+        rows: dict[int, dict[str, Any]],
+    ) -> None:
         from mlflow.entities import Metric, RunTag
 
-        client, at = store.client, describe.stamp(result["time"])
-        step = result["best_epoch"] or 0
-        metrics = [Metric(k, v, at, step) for k, v in describe.final_points(result).items()]
+        client, path, at = store.client, self.folder / name, describe.stamp(result["time"])
+        step, last = result["best_epoch"] or 0, rows.get(max(rows, default=0), {})
+        weights, run = path / "best.safetensors", record["run"]
+        of: dict[str, str] = {}  # what a figure of the best network is a figure of
+        if result["state"] == "complete" and weights.exists():
+            title = describe.run_name(record["labels"], self.declared)
+            model = models.linked(client, self.experiment, child.id, title, record, step)
+            of = {"model_id": model, "dataset_name": run["dataset"], "dataset_digest": run["data"][:36]}
+        metrics = [Metric(k, v, at, step, **of) for k, v in describe.final_points(result).items()]
+        metrics += [Metric(k, v, at, last["epoch"]) for k, v in describe.final_margins(last).items()]
+        if of and step in rows:  # a point that the run has already; the model gets it too
+            best = rows[step]
+            metrics.append(Metric(OBJECTIVE, best[OBJECTIVE], describe.stamp(best["time"]), step, **of))
         client.log_batch(child.id, metrics=metrics)
-        if (path / "best.safetensors").exists():
-            client.log_artifact(child.id, str(path / "best.safetensors"))
+        if weights.exists():
+            client.log_artifact(child.id, str(weights))
         for part in self._embeddings(store, record, path):
             client.log_artifact(child.id, str(part), "embeddings")
+            client.log_text(child.id, preview.picture(part), f"embeddings/{part.stem}.svg")
         client.set_terminated(child.id, "FAILED" if result["state"] == "failed" else "FINISHED", at)
         child.ended, child.state = self._mark(result), result["state"]
         tags = {"state": result["state"], "best_epoch": result["best_epoch"], "reason": result["reason"] or None}
+        tags[notes.NOTE] = notes.run_note(record, name, result, describe.margins_text(last))
         # The mark goes last: whatever is cut off before is done again.
         client.log_batch(child.id, tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None])
         client.set_tag(child.id, _ENDED, child.ended)
 
     def _embeddings(self, store: Store, record: dict[str, Any], path: Path) -> list[Path]:
-        labels = record["labels"]
-        if not (labels.get("phantom") is True or store.stays_home or self.allow_embeddings):
+        """Those that may go there; their pictures go with them. Test embeddings exist where the test split was opened."""
+        if not (record["labels"].get("phantom") is True or store.stays_home or self.allow_embeddings):
             return []
-        parts = ["validation", "test"] if labels["kind"] == "confirmation" else ["validation"]
-        files = [path / "embeddings" / f"{part}.parquet" for part in parts]
+        files = [path / "embeddings" / f"{part}.parquet" for part in ("validation", "test")]
         return [f for f in files if f.exists()]
 
-    def _mark(self, result: dict[str, Any]) -> str:
-        return f"{result['time']!r}{' with embeddings' if self.allow_embeddings else ''}"
+    def _mark(self, result: dict[str, Any], allowed: bool | None = None) -> str:
+        allowed = self.allow_embeddings if allowed is None else allowed
+        return f"{result['time']!r} {_FORM}{' with embeddings' if allowed else ''}"
 
     def _is_done(self, child: _Child, result: dict[str, Any]) -> bool:
         # Embeddings that were held back go out once they are allowed, and are not asked back when no longer.
-        return child.ended in (self._mark(result), f"{result['time']!r} with embeddings")
+        return child.ended in (self._mark(result), self._mark(result, allowed=True))
 
 
 def _describe(client: MlflowClient, child: _Child, run: dict[str, Any]) -> tuple[int, int]:
     """Log a run's dataset (its fingerprint, which names nobody) and its parameters."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+    from mlflow.entities import Param, RunTag
 
-    data = Dataset(name=run["dataset"], digest=run["data"][:36], source_type="marginlab", source="{}")
-    client.log_inputs(child.id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+    _give(client, child.id, run["dataset"], run["data"])
     params = [Param(k, v) for k, v in describe.flatten(run["training"]).items()]
     for i in range(100, len(params), 100):
         client.log_batch(child.id, params=params[i : i + 100])
     client.log_batch(child.id, params=params[:100], tags=[RunTag(_LOGGED, "{}@{}".format(*_NO_ROW))])
     child.logged = _NO_ROW
     return _NO_ROW
+
+
+def _give(client: MlflowClient, run: str, name: str, fingerprint: str) -> None:
+    """Name a dataset as a run's input."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = Dataset(name=name, digest=fingerprint[:36], source_type="marginlab", source="{}")
+    client.log_inputs(run, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
 
 def _log_rows(client: MlflowClient, child: _Child, rows: list[dict[str, Any]]) -> int:
@@ -320,7 +376,7 @@ def _log_rows(client: MlflowClient, child: _Child, rows: list[dict[str, Any]]) -
     return count
 
 
-def _search(client: MlflowClient, experiment: str, where: str, everything: bool = False) -> list[MlflowRun]:
+def search(client: MlflowClient, experiment: str, where: str, everything: bool = False) -> list[MlflowRun]:
     from mlflow.entities import ViewType
 
     view = ViewType.ALL if everything else ViewType.ACTIVE_ONLY

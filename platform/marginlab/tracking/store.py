@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sqlite3
 import urllib.error
@@ -16,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from marginlab.files import aside
 from marginlab.lock import locked
@@ -45,7 +46,7 @@ class TrackingAway(InputError):
 
 @dataclass(frozen=True)
 class Store:
-    """An open connection. ``uri`` is both the tracking and the registry URI."""
+    """An open connection. ``uri`` is both the tracking and the registry URI; a server's is without user name and password."""
 
     workspace: Path
     uri: str
@@ -87,6 +88,8 @@ class Store:
         try:
             yield
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as e:
+            if _unnamed(e):
+                raise _refused(self.uri) from None
             raise TrackingAway(
                 f"MLflow at {self.shown_uri} does not answer or refuses: {_first_line(e)}. The runs go on and their "
                 "folders hold everything; `marginlab sync` brings MLflow up to date later."
@@ -102,15 +105,17 @@ def connect(workspace: Path, uri: str | None = None) -> Store:
 
     Args:
         workspace: holds ``mlflow.db`` and ``mlruns/`` where no ``uri`` is given.
-        uri: a tracking URI: ``http(s)://``, ``sqlite:///`` or another database.
+        uri: a tracking URI: ``http(s)://``, ``sqlite:///`` or another database. A server that asks for a user name and a
+            password takes them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or from ``http://name:password@``.
 
     Raises:
-        TrackingAway: nothing answers at ``uri``, within seconds.
+        TrackingAway: nothing answers at ``uri``, within seconds, or it refuses the password.
     """
     workspace = workspace.resolve()
     uri = (uri or default_uri(workspace)).rstrip("/")
     for name, setting in ENVIRONMENT.items():
         os.environ.setdefault(name, setting)
+    uri = _introduced(uri)
     _check_reachable(uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -127,6 +132,8 @@ def connect(workspace: Path, uri: str | None = None) -> Store:
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, ValueError) as e:
+        if _unnamed(e):
+            raise _refused(uri) from None  # what it answered says no more
         raise _away(uri, _first_line(e), own=uri == default_uri(workspace)) from e
     return Store(workspace, uri, client)
 
@@ -144,9 +151,35 @@ def _make(database: Path) -> None:
 
 
 def shown(uri: str) -> str:
-    """The URI without user name and password."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+    """The URI without user name, password and what a database's may have after a ``?``."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark or scheme in ("sqlite", "file"):
+        return uri
+    # A password may hold what ends a host's name elsewhere: all up to the last @ is left out.
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def _introduced(uri: str) -> str:
+    """A server's URI without user name and password, which go where mlflow's client looks for them: nothing else sees them."""
+    if not uri.startswith(("http://", "https://")) or "@" not in uri:
+        return uri
+    name, _, password = uri.partition("://")[2].rpartition("@")[0].partition(":")
+    os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(name), unquote(password)
+    return shown(uri)
+
+
+def _unnamed(e: Exception) -> bool:
+    """Whether a server asks for another user name or password."""
+    return bool(re.search(r"error code 401\b|not authenticated", str(e)))
+
+
+def _refused(uri: str) -> TrackingAway:
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    what = f"refuses the user name {name!r} with the password given" if name else "asks for a user name and a password"
+    return TrackingAway(
+        f"MLflow at {shown(uri)} {what}: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and `marginlab sync` "
+        "brings it up to date."
+    )
 
 
 def _away(uri: str, reason: str, own: bool = False) -> TrackingAway:
@@ -154,6 +187,11 @@ def _away(uri: str, reason: str, own: bool = False) -> TrackingAway:
         return TrackingAway(
             f"The workspace's own MLflow database, {uri.removeprefix('sqlite:///')}, cannot be opened ({reason}): move it "
             "away, and `marginlab sync` makes another from the run folders."
+        )
+    if re.match(r"postgres(ql)?://", uri) and "psycopg" in reason:
+        return TrackingAway(
+            f"No driver for {shown(uri)} is installed ({reason}): pip install psycopg2-binary, and begin the URI with "
+            "postgresql+psycopg2://."
         )
     return TrackingAway(
         f"No MLflow answers at {shown(uri)} ({reason}): start the server, correct the tracking URI, or leave it out to "
