@@ -10,6 +10,7 @@ import polars as pl
 
 from marginlab import cost, tables
 from marginlab.compare import Answer, answers, exploratory
+from marginlab.report.declared import declared
 from marginlab.report.limits import limits
 from marginlab.report.words import NOTHING, PHANTOM, measured, metric_name, percent_of, years
 from marginlab.results import Results
@@ -52,6 +53,7 @@ class Grid:
 class Content:
     results: Results
     answers: list[Answer]
+    declared: list[str]
     headline: pl.DataFrame
     defaults: pl.DataFrame  # headline's, of the published defaults
     exploratory: pl.DataFrame
@@ -71,6 +73,7 @@ class Content:
         return cls(
             results=results,
             answers=found,
+            declared=declared(results),
             headline=tables.headline(results),
             defaults=tables.headline(results, "default"),
             exploratory=exploratory(results),

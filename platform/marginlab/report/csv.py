@@ -12,7 +12,6 @@ from marginlab.compare import exploratory, single_folds
 from marginlab.files import aside
 from marginlab.results import Results
 
-
 FRAMES: dict[str, Callable[[Results], pl.DataFrame]] = {
     "headline": tables.headline,
     "defaults": lambda results: tables.headline(results, "default"),

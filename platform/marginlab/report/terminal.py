@@ -40,6 +40,10 @@ def _parts(c: Content) -> Iterator[RenderableType]:
     yield Text()
     for a in c.answers:
         yield Text.assemble((f"{a.dataset}: ", "bold"), (answer_sentence(a), COLOURS[a.verdict]), _note(c, a.dataset))
+        for sentence in c.spending.get(a.dataset, [])[:1]:
+            yield Text("  " + sentence, style="dim")
+    for sentence in c.declared:
+        yield Text(sentence, style="dim")
     for dataset in c.datasets:
         yield Text()
         yield headline_table(c, dataset)
