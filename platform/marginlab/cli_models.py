@@ -74,7 +74,8 @@ def embed(
         f"{out}: {len(made.frame)} embeddings of {made.embeddings.shape[1]} numbers", highlight=False, soft_wrap=True
     )
     console.print("[dim]Embeddings of people are biometric templates: keep them as you keep the images.[/]")
-    say_next(f"marginlab match {model} QUERIES {out}")
+    store = f" --tracking-uri {tracking_uri}" if tracking_uri else f" --workspace {workspace}"
+    say_next(f"marginlab match {model} QUERIES {out}{store}")
 
 
 def match(
