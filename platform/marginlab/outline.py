@@ -201,8 +201,10 @@ def _reach(study: Study, workspace: Workspace) -> str:
     for a in observed:
         units = a.difference.reach(study.confirmation.seeds)
         if units is not None and a.difference.sd is not None:
+            others = " and ".join(what for what in a.difference.covers if what != "seeds")
+            so = f"with what {others} add" if others else "so"
             said += (
-                f"; {a.dataset}: SD {a.difference.sd:.2g} so far, so {units[0]:.2g} and {units[1]:.2g} in {a.metric}"
+                f"; {a.dataset}: SD {a.difference.sd:.2g} so far, {so} {units[0]:.2g} and {units[1]:.2g} in {a.metric}"
             )
     return said
 
