@@ -62,10 +62,10 @@ def _pretend(place: Place) -> None:
             own = {"margin.k_delta": 1.0 + n} if "auto" in arm else {"margin.epsilon": 0.1 * (n + 1)}
             learned = 0.3 - 0.02 * n if "auto" in arm else 0.1 * (n + 1)
             fake = place.trial(n, arm=arm, **{"lr": 1e-4 * (n + 1)}, **own)
-            fake.train(5, best=0.6 + 0.02 * n + more, **_curves(learned))
+            fake.train(5, best=0.6 + 0.02 * n + more, **_curves("auto" in arm, learned))
             fake.recorder.finish("pruned" if n == 1 else "complete")
         for i in range(SEEDS):
-            fake = place.confirmation(i, arm).train(5, best=0.65 + 0.01 * i + more, **_curves(0.2))
+            fake = place.confirmation(i, arm).train(5, best=0.65 + 0.01 * i + more, **_curves("auto" in arm, 0.3))
             fake.recorder.finish("complete", metrics={"test/map": 0.6 + 0.01 * i + more, "test/map_24m": 0.5})
     key = SearchKey("oai", "ada/fixed", 0)
     fake = place.fake(place.plan.defaults(key)[0]).train(5, best=0.61)
@@ -73,9 +73,21 @@ def _pretend(place: Place) -> None:
     place.trial(TRIALS).train(1).recorder.finish("failed", "The loss was nan in epoch 1.")
 
 
-def _curves(epsilon: float) -> dict[str, float]:
-    figures = {"margin/epsilon": epsilon, "margin/beta": 0.1, "train/sim_positive": 0.7, "train/sim_negative": 0.1}
-    return {**figures, "val/cmc_1": 0.5, "val/map_at_r": 0.4}
+def _curves(learns: bool, epsilon: float) -> dict[str, float | Callable[[int], float]]:
+    """Figures over epochs; a margin that learns comes from 0.1, a fixed one stays."""
+    margins: dict[str, float | Callable[[int], float]] = {"margin/epsilon": epsilon, "margin/beta": 0.05}
+    if learns:
+        margins = {
+            "margin/epsilon": lambda epoch: 0.1 + (epsilon - 0.1) * epoch / 4,
+            "margin/beta": lambda epoch: 0.2 - 0.1 * epsilon * epoch,
+        }
+    return {
+        **margins,
+        "val/cmc_1": lambda epoch: 0.5 + epoch / 20,
+        "val/map_at_r": lambda epoch: 0.4 + epoch / 30,
+        "train/sim_positive": lambda epoch: 0.5 + epoch / 10,
+        "train/sim_negative": lambda epoch: 0.3 - epoch / 20,
+    }
 
 
 @dataclass
@@ -92,22 +104,27 @@ class Browser:
         self.driver.get("about:blank")  # pages differ behind the # alone: the browser would not load them anew
         self.driver.get(url)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        seen = [""]
+
+        def settled(_: object) -> bool:
+            seen.append(self.text())
+            return bool(ready(seen[-1])) and seen[-1] == seen[-2] and not self.loading()
+
         try:
-            WebDriverWait(self.driver, seconds, 0.5).until(lambda d: ready(self.text()) and self.settled())
+            WebDriverWait(self.driver, seconds, 1.0).until(settled)
         except TimeoutException:
-            pytest.fail(f"{url} shows after {seconds:g} s:\n{self.text()}")
+            pytest.fail(f"{url} shows after {seconds:g} s:\n{seen[-1]}")
         finally:
             self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
-        return self.text()
+        return seen[-1]
 
     def text(self) -> str:
         return str(self.driver.execute_script("return document.body.innerText"))
 
-    def settled(self) -> bool:
-        """No chart is loading, and two frames were drawn since."""
-        busy = "return document.querySelectorAll('[class*=spinner],[class*=skeleton],[role=progressbar]').length"
-        frames = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(true)))"
-        return not self.driver.execute_script(busy) and bool(self.driver.execute_async_script(frames))
+    def loading(self) -> int:
+        """How many charts and lists are still being loaded."""
+        signs = "[class*=spinner],[class*=skeleton],[role=progressbar]"
+        return int(self.driver.execute_script(f"return document.querySelectorAll('{signs}').length"))
 
     def plotted(self) -> int:
         """How many runs the parallel coordinates hold: the rows that MLflow hands to the component that draws them."""
@@ -121,9 +138,13 @@ class Browser:
 
     def errors(self) -> list[str]:
         """What the pages complained of, but for the user's name, which a server without accounts does not know, and charts
-        that were resized while they were drawn."""
+        that were measured or resized while they were drawn."""
         log = [str(entry["message"]) for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
-        return [message for message in log if not re.search(r"/users/current|favicon|ResizeObserver", message)]
+        return [
+            message
+            for message in log
+            if not re.search(r"/users/current|favicon|ResizeObserver|attribute transform", message)
+        ]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,12 @@ class Fake:
     task: Task
     recorder: Recorder
 
-    def train(self, epochs: int, best: float | None = None, **extra: float) -> Fake:
-        """Append epochs; ``val/map`` rises to ``best`` in the last but one of them and falls then."""
+    def train(self, epochs: int, best: float | None = None, **extra: float | Callable[[int], float]) -> Fake:
+        """Append epochs; ``val/map`` rises to ``best`` in the last but one of them and falls then.
+
+        Args:
+            extra: further figures, or functions of the epoch that give them.
+        """
         run = self.task.run
         network = build_seeded(run.training.network, 1, run.seed)
         optimizer = torch.optim.Adam(network.parameters())
@@ -72,7 +77,8 @@ class Fake:
             if best is not None:
                 value = best - 0.01 * abs(epoch - (first + epochs - 2))
             trained = {"train/loss": 1 / epoch, "margin/epsilon": 0.2, "margin/beta": 0.1} if epoch else {}
-            metrics = {"val/map": value, **trained, **extra}
+            more = {k: v(epoch) if callable(v) else v for k, v in extra.items()}
+            metrics = {"val/map": value, **trained, **more}
             self.recorder.epoch(epoch, metrics, State(epoch, network, optimizer, margin, embeddings, subset))
         if self.task.labels["kind"] in ("confirmation", "default"):
             write_embeddings(self.path / "embeddings" / "test.parquet", embeddings, subset)

@@ -62,7 +62,8 @@ def drawn(runs: list[MlflowRun]) -> list[MlflowRun]:
 
 
 def axes(where: str, runs: list[MlflowRun]) -> dict[str, Any] | None:
-    """Parallel coordinates of ``runs``, those that can be shown, with the axes that all of them have; None with less than two.
+    """Parallel coordinates of ``runs``, those that can be shown, with the axes that all of them have and on which they differ;
+    None with less than two.
 
     A run that lacks an axis, or has a word where most have a number, would be left out without a word. A margin's own
     parameters say other things under other policies (where one starts is where another stays): where margins ended stands
@@ -73,7 +74,8 @@ def axes(where: str, runs: list[MlflowRun]) -> dict[str, Any] | None:
     params = sorted(set.intersection(*(set(r.data.params) for r in ended))) if ended else []
     params = [p for p in params if not (mixed and p.startswith("margin."))]
     varied = [p for p in params if _numbers(values := [r.data.params[p] for r in ended]) and len(set(values)) > 1]
-    metrics = [m for m in AXES if all(m in r.data.metrics for r in ended)]
+    figures = {m: [r.data.metrics.get(m) for r in ended] for m in AXES}
+    metrics = [m for m, v in figures.items() if None not in v and len(set(v)) > 1]
     if len(varied) + len(metrics) < 2 or not ended:
         return None
     chart = {**_chart("PARALLEL", BEST), "selectedParams": varied, "selectedMetrics": metrics, "showAllRuns": True}
