@@ -29,6 +29,7 @@ QUERIES: dict[str, type[pl.DataType]] = {
     "subject": pl.Int64,  # whose query it is: what is drawn anew in intervals; the label where files do not tell
     "months": pl.Float32,
     **{name: pl.Float64 for name in METRICS},  # NaN for a query without a match, which is in no mean
+    "mrr": pl.Float64,  # 1 / rank of its nearest right answer
 }
 WORST: dict[str, type[pl.DataType]] = {
     "query": pl.Int64,  # packed rows
@@ -75,7 +76,7 @@ def ensemble_queries(frames: list[pl.DataFrame]) -> pl.DataFrame:
         gallery=months == 0,
         query=months > 0,
     )
-    columns = protocol_queries(concatenate([read_embeddings(f) for f in frames]), subset)
+    columns = protocol_queries(concatenate([read_embeddings(f) for f in frames]), subset, (*METRICS, "mrr"))
     if not columns:
         return pl.DataFrame(schema=QUERIES)
     place = first.select(

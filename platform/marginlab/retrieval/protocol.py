@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,7 +38,7 @@ def protocol_scores(embeddings: Embeddings, subset: Subset) -> dict[str, float]:
     return protocol_means(protocol_queries(embeddings, subset), subset.months[subset.query])
 
 
-def protocol_queries(embeddings: Embeddings, subset: Subset) -> dict[str, np.ndarray]:
+def protocol_queries(embeddings: Embeddings, subset: Subset, names: Sequence[str] = METRICS) -> dict[str, np.ndarray]:
     """Each metric per query of the published test protocol, float64 [Q], in the subset's order; NaN without a match.
 
     Nothing where the subset has no query or no gallery.
@@ -44,7 +46,7 @@ def protocol_queries(embeddings: Embeddings, subset: Subset) -> dict[str, np.nda
     embeddings = _checked(embeddings, subset)
     if not (subset.query.any() and subset.gallery.any()):
         return {}
-    return _per_query(embeddings, subset, subset.query, subset.gallery)
+    return _per_query(embeddings, subset, subset.query, subset.gallery, names)
 
 
 def protocol_means(columns: dict[str, np.ndarray], months: np.ndarray) -> dict[str, float]:
@@ -75,13 +77,15 @@ def _checked(embeddings: Embeddings, subset: Subset) -> Tensor:
     return unit(embeddings)
 
 
-def _per_query(embeddings: Tensor, subset: Subset, query: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
+def _per_query(
+    embeddings: Tensor, subset: Subset, query: np.ndarray, gallery: np.ndarray, names: Sequence[str] = METRICS
+) -> dict[str, np.ndarray]:
     """Each metric per query, float64 [Q]; by blocks of queries, because the ranks of all of them may not fit in memory."""
     q, g = np.flatnonzero(query), np.flatnonzero(gallery)
     most = int(np.unique(subset.label[g], return_counts=True)[1].max())
     block = max(1, _POSITIVES_AT_ONCE // most)
-    parts = [ranking_of(embeddings, subset, q[i : i + block], g).per_query() for i in range(0, len(q), block)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
+    parts = [ranking_of(embeddings, subset, q[i : i + block], g).per_query(names) for i in range(0, len(q), block)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def _means(columns: dict[str, np.ndarray], rows: np.ndarray, suffix: str) -> dict[str, float]:

@@ -40,7 +40,7 @@ def circle(queries: list[float] = QUERIES, gallery: list[float] = GALLERY) -> np
 
 
 def model(arm: str = "one", queries: list[float] = QUERIES) -> Model:
-    seed = Seed(arm, 0, 0, (Path("a"),), "key")
+    seed = Seed(arm, 0, 0, (Path("a"),))
     query, gallery = np.flatnonzero(MONTHS > 0), np.flatnonzero(MONTHS == 0)
     return Model(seed, ROWS, LABEL, MONTHS, torch.from_numpy(circle(queries)), query, gallery, 1)
 

@@ -81,7 +81,11 @@ def test_a_damaged_file_costs_its_pictures_alone(tmp_path):
     for path in results.folder.rglob("test.parquet"):
         path.write_bytes(b"damaged")
     made = drawings(results)["oai"]
-    assert [p.title for p in made] == [DRAWN[4], NOT] and "the file is damaged" in made[-1].caption
+    assert (
+        [p.title for p in made] == [DRAWN[4], NOT]
+        and "the file is damaged" in made[-1].caption
+        and "CMC curves, " in made[-1].caption
+    )
 
 
 def test_the_style_has_light_and_dark():

@@ -18,7 +18,7 @@ def spread(counts: list[int], d: int = 6) -> Model:
     months = np.concatenate([np.arange(n) for n in counts]).astype(np.float32)
     points = torch.nn.functional.normalize(torch.randn(len(label), d, generator=torch.Generator().manual_seed(0)))
     rows = np.arange(len(label))
-    return Model(Seed("a", 0, 0, (), ""), rows, label, months, points, rows[months > 0], rows[months == 0], 1)
+    return Model(Seed("a", 0, 0, ()), rows, label, months, points, rows[months > 0], rows[months == 0], 1)
 
 
 def test_the_axes_are_those_of_an_eigendecomposition():

@@ -81,7 +81,7 @@ def many(right: list[bool], months: list[int]) -> Model:
     label, rows = np.tile(np.arange(n), 2), np.arange(2 * n)
     when = np.array([0] * n + months, dtype=np.float32)
     embeddings = torch.nn.functional.normalize(torch.from_numpy(np.concatenate([at, found])))
-    return Model(Seed("a", 0, 0, (), ""), rows, label, when, embeddings, rows[n:], rows[:n], 1)
+    return Model(Seed("a", 0, 0, ()), rows, label, when, embeddings, rows[n:], rows[:n], 1)
 
 
 def test_queries_spread_over_horizons_and_every_second_one_tells_the_arms_apart():

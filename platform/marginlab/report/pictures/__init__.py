@@ -73,7 +73,7 @@ def _of(
     for title, make in makers:
         try:
             picture = make()
-        except InputError as e:
+        except (InputError, pl.exceptions.PolarsError) as e:  # the latter of a damaged file
             lacking.setdefault(str(e), []).append(title)
             continue
         # Drawings share a page: their ids must not. "p" is apart from the prefixes of the other figures.

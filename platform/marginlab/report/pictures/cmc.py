@@ -10,8 +10,7 @@ from markupsafe import Markup
 
 from marginlab.report import figures
 from marginlab.report.pictures.confirmed import Confirmed
-from marginlab.report.pictures.picture import Picture, sentences
-from marginlab.report.pictures.ranks import first_ranks
+from marginlab.report.pictures.picture import Picture
 from marginlab.report.words import count
 from marginlab.results import Results
 from marginlab.values import InputError
@@ -22,7 +21,6 @@ CURVES: dict[str, type[pl.DataType]] = {
     "arm": pl.String,
     "horizon": pl.Int64,  # months; null: all queries
     "queries": pl.Int64,  # that have a right answer
-    "every": pl.Int64,  # one of so many was followed
     "rank": pl.Int64,
     "mean": pl.Float64,  # over seeds; search replicates are averaged within a seed
     "se": pl.Float64,  # null for one seed
@@ -32,16 +30,15 @@ CURVES: dict[str, type[pl.DataType]] = {
 
 def picture(results: Results, confirmed: Confirmed) -> Picture:
     """Three panels: all queries, and those of the shortest and the longest horizon."""
-    frame = curves(confirmed)
-    if not len(frame):
+    if not confirmed.seeds:
         raise InputError("No seed has test embeddings yet.")
-    every = int(frame["every"][0])
-    caption = sentences(
-        [
-            "The share of queries with at least one right answer among the first k (the first match counts): mean over seeds, "
-            "bars one standard error.",
-            f"One of every {every} queries was followed." if every > 1 else "",
-        ]
+    size = max(len(m.gallery) for m in confirmed.first.values())
+    frame = curves(results.queries().filter(pl.col("dataset") == confirmed.dataset), min(RANKS, size))
+    if not len(frame):
+        raise InputError("No query of the test split has a right answer in the gallery.")
+    caption = (
+        "The share of queries with at least one right answer among the first k (the first match counts): mean over seeds, "
+        "bars one standard error."
     )
     arms = [a.name for a in results.study.arms]
     panels = [
@@ -57,24 +54,25 @@ def _title(horizon: int | None, queries: int) -> str:
     )
 
 
-def curves(confirmed: Confirmed, ranks: int = RANKS) -> pl.DataFrame:
-    """By horizon, arm and rank up to the size of the gallery (:data:`CURVES`); an arm without a tested seed is left out."""
+def curves(queries: pl.DataFrame, ranks: int = RANKS) -> pl.DataFrame:
+    """By horizon, arm and rank (:data:`CURVES`); an arm without a tested seed is left out.
+
+    Args:
+        queries: ``Results.queries()`` of one dataset.
+        ranks: the last one, at most the size of the gallery.
+    """
+    matched = queries.filter(pl.col("mrr").is_finite())
+    at = matched.select("arm", "replicate", "seed_index", pl.col("months").round(), first=(1 / pl.col("mrr")).round())
     rows = []
-    for seed in confirmed.seeds:
-        queries = first_ranks(confirmed, seed)
-        first, months = queries["first"].to_numpy(), queries["months"].to_numpy()
+    for seed in at.partition_by("arm", "replicate", "seed_index", maintain_order=True):
+        first, months = seed["first"].to_numpy(), seed["months"].to_numpy()
         for horizon in _horizons(months):
             own = first if horizon is None else first[months == horizon]
-            every, size = queries["every"][0], queries["gallery"][0]
-            for k in range(1, min(ranks, size) + 1):
-                rows.append((seed.arm, seed.seed_index, horizon, len(own), every, k, float(np.mean(own <= k))))
-    schema = {
-        "arm": pl.String,
-        "seed_index": pl.Int64,
-        **{n: pl.Int64 for n in ("horizon", "queries", "every", "rank")},
-    }
+            for k in range(1, ranks + 1):
+                rows.append((seed["arm"][0], seed["seed_index"][0], horizon, len(own), k, float(np.mean(own <= k))))
+    schema = {"arm": pl.String, "seed_index": pl.Int64, **{n: pl.Int64 for n in ("horizon", "queries", "rank")}}
     frame = pl.DataFrame(rows, schema={**schema, "value": pl.Float64}, orient="row")
-    keys = ["arm", "horizon", "queries", "every", "rank"]
+    keys = ["arm", "horizon", "queries", "rank"]
     seeds = frame.group_by(*keys, "seed_index", maintain_order=True).agg(pl.col("value").mean())
     curves = seeds.group_by(keys, maintain_order=True).agg(
         mean=pl.col("value").mean(),

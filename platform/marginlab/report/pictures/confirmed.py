@@ -17,7 +17,7 @@ from marginlab.results import Results
 from marginlab.retrieval import Ranking, concatenate
 from marginlab.runs import read_embeddings
 from marginlab.stored import visits
-from marginlab.values import InputError, fingerprint
+from marginlab.values import InputError
 
 MOST_PAIRS = 20_000_000  # of query and gallery image, compared per model: a second at D = 640
 
@@ -30,7 +30,6 @@ class Seed:
     replicate: int
     seed_index: int
     paths: tuple[Path, ...]
-    key: str  # of what the models are: which runs, and when each ended
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +75,6 @@ class Model:
 class Confirmed:
     """All seeds of one dataset whose folds are all there. Embeddings are read when they are asked for."""
 
-    folder: Path  # of the study
     dataset: str
     same: str  # what two images of one label have in common
     seeds: tuple[Seed, ...]  # in the order of the study's arms, then by replicate and seed
@@ -96,10 +94,9 @@ class Confirmed:
                 paths = [results.folder / folder / "embeddings" / "test.parquet" for folder in group["folder"]]
                 if len(paths) == results.study.confirmation.folds and all(p.is_file() for p in paths):
                     place = group.row(0, named=True)
-                    key = fingerprint([[i, repr(ended)] for i, ended in group.select("id", "ended").sort("id").rows()])
-                    found.append(Seed(arm.name, place["replicate"], place["seed_index"], tuple(paths), key))
+                    found.append(Seed(arm.name, place["replicate"], place["seed_index"], tuple(paths)))
         same = "subject" if results.study.dataset(dataset).label == "subject" else "subject and side"
-        return cls(results.folder, dataset, same, tuple(found))
+        return cls(dataset, same, tuple(found))
 
     @property
     def arms(self) -> list[str]:
@@ -112,11 +109,6 @@ class Confirmed:
         for seed in self.seeds:
             chosen.setdefault(seed.arm, seed)
         return {arm: Model.load(seed) for arm, seed in chosen.items()}
-
-    def model(self, seed: Seed) -> Model:
-        """Only the first ones stay in memory."""
-        first = self.first[seed.arm]
-        return first if first.seed == seed else Model.load(seed)
 
     def whose(self) -> str:
         """Which models the pictures are of, in a sentence."""
