@@ -77,8 +77,7 @@ class Difference:
         """What so many seeds would show and find, in the metric's own units, were the spread as observed."""
         if self.parts is None or seeds < 2:
             return None
-        shown, found = self.parts.reach(seeds)
-        return float(shown), float(found)
+        return float(self.parts.reach(seeds)[0]), self.parts.found(seeds)
 
 
 def judge(difference: Difference, margin: float) -> str:

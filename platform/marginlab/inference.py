@@ -45,6 +45,7 @@ class Spread:
     searches: Array  # part of the variance that more seeds leave as it is; 0 with one replicate, where it is unknown
     seeds: Array  # part that is inversely proportional to the number of seeds
     subjects: Array  # part that only further subjects would shrink
+    noise: Array  # of the seeds' part, what differs from search to search (V_AB)
     df: Array
     units: tuple[int, int, int]  # R, S, I
 
@@ -88,7 +89,8 @@ def spread(y: Array) -> Spread:
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(bend > 0, (training.leaned + subjects.leaned) ** 2 / bend, v.units[1] - 1)
     lone = np.where(v.units[1] > 1, 0.0, np.nan)  # one seed
-    return Spread(v.mean, searches + lone, seeds + lone, subjects.variance + lone, np.maximum(df, 1.0) + lone, v.units)
+    parts = (searches + lone, seeds + lone, subjects.variance + lone, v.part["ab"] + lone)
+    return Spread(v.mean, *parts, np.maximum(df, 1.0) + lone, v.units)
 
 
 def leaning(df: Array | float) -> Array:
@@ -146,7 +148,7 @@ def _drawn(effect: Array, draws: int, rng: np.random.Generator) -> Array:
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """Parts of a variance: their sum, and numerator (its root) and denominator of the degrees of freedom."""
 
     variance: Array
@@ -174,37 +176,43 @@ class _Crossed:
         self.df = {name: int(np.prod([units[letter] for letter in name])) for name in square}
         self.part = {n: x / self.df[n] if self.df[n] else np.zeros_like(x) for n, x in square.items()}
 
-    def training(self) -> _Block:
-        """What searches and seeds make."""
-        whole = self._block({"a": 1, "b": 1, "ab": -1})
-        r, s, _ = self.units
-        if min(r, s) == 1:
-            return whole
-        a, b, n = self.part["a"], self.part["b"], self.df
-        if min(r, s) > 2:
-            df = np.full_like(a, n["a"] + n["b"] + n["ab"])
-            floor = (n["a"] * a + n["b"] * b + n["ab"] * self.part["ab"]) / df
-        else:
-            floor, df = np.maximum(a, b), np.where(a > b, n["a"], n["b"])
-        low, leaned = whole.variance < floor, leaning(df) * floor
-        return _Block(
-            np.where(low, floor, whole.variance),
-            np.where(low, leaned, whole.leaned),
-            np.where(low, leaned**2 / df, whole.bend),
-        )
+    def training(self) -> Block:
+        return training(self.part, self.units)
 
-    def subjects(self) -> _Block:
-        whole = self._block({"c": 1, "ac": -1, "bc": -1, "abc": 1})
+    def subjects(self) -> Block:
+        whole = _block(self.part, self.df, {"c": 1, "ac": -1, "bc": -1, "abc": 1})
         some = whole.variance > 0
-        return _Block(*(np.where(some, x, 0.0) for x in (whole.variance, whole.leaned, whole.bend)))
+        return Block(*(np.where(some, x, 0.0) for x in (whole.variance, whole.leaned, whole.bend)))
 
-    def _block(self, signs: dict[str, int]) -> _Block:
-        leaned = {name: leaning(self.df[name]) * self.part[name] for name in signs}
-        return _Block(
-            np.asarray(sum(sign * self.part[name] for name, sign in signs.items())),
-            np.asarray(sum(sign * leaned[name] for name, sign in signs.items())),
-            np.asarray(sum(x**2 / max(self.df[name], 1) for name, x in leaned.items())),
-        )
+
+def training(part: dict[str, Array], units: tuple[int, int, int]) -> Block:
+    """What searches and seeds make, of V_A, V_B and V_AB ("a", "b", "ab")."""
+    r, s, _ = units
+    n = {"a": r - 1, "b": s - 1, "ab": (r - 1) * (s - 1)}
+    whole = _block(part, n, {"a": 1, "b": 1, "ab": -1})
+    if min(r, s) == 1:
+        return whole
+    a, b = part["a"], part["b"]
+    if min(r, s) > 2:
+        df = np.full_like(a, sum(n.values()))
+        floor = (n["a"] * a + n["b"] * b + n["ab"] * part["ab"]) / df
+    else:
+        floor, df = np.maximum(a, b), np.where(a > b, n["a"], n["b"])
+    low, leaned = whole.variance < floor, leaning(df) * floor
+    return Block(
+        np.where(low, floor, whole.variance),
+        np.where(low, leaned, whole.leaned),
+        np.where(low, leaned**2 / df, whole.bend),
+    )
+
+
+def _block(part: dict[str, Array], df: dict[str, int], signs: dict[str, int]) -> Block:
+    leaned = {name: leaning(df[name]) * part[name] for name in signs}
+    return Block(
+        np.asarray(sum(sign * part[name] for name, sign in signs.items())),
+        np.asarray(sum(sign * leaned[name] for name, sign in signs.items())),
+        np.asarray(sum(x**2 / max(df[name], 1) for name, x in leaned.items())),
+    )
 
 
 def corrected(differences: Sequence[float] | Array, overlap: float = OVERLAP) -> Interval:
@@ -221,7 +229,7 @@ def corrected(differences: Sequence[float] | Array, overlap: float = OVERLAP) ->
     se = np.sqrt((1 / j + overlap) * d.var(ddof=1))
     zero = np.zeros(())
     # All of the variance in one part: the interval's own arithmetic does the rest.
-    return interval(Spread(d.mean(), zero, se**2, zero, np.array(j - 1.0), (1, j, 1)))
+    return interval(Spread(d.mean(), zero, se**2, zero, zero, np.array(j - 1.0), (1, j, 1)))
 
 
 def holm(p: Sequence[float]) -> list[float]:
