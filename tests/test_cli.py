@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -171,3 +172,23 @@ def test_the_demo_study_is_laid_out(capsys: pytest.CaptureFixture[str]) -> None:
     out = " ".join(capsys.readouterr().out.split())
     assert "6 searches of 32 epochs" in out and "18 runs of 6 epochs" in out and "epochs in all 300" in out
     assert "time about" in out and "from two measured batches per arm" in out and "p is 0.25 at best" in out
+
+
+def test_another_declaration_is_recorded_and_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.report.synthetic import Synthetic, study
+
+    Synthetic(tmp_path / "w" / "studies" / "demo").whole()
+    file = tmp_path / "again.py"
+    file.write_text(
+        "from marginlab.study import Comparison\nfrom tests.report.synthetic import study as whole\n"
+        "study = whole(comparison=Comparison(contrast=('automargin', 'fixed'), margin=0.05))\n"
+    )
+    argv = ("compare", "demo", "--workspace", str(tmp_path / "w"), "--redeclare", str(file))
+    assert call(*argv) == 0
+    seen = " ".join(capsys.readouterr().out.split())
+    assert "Declared anew; the report tells of it." in seen and "matches fixed" in seen
+    (change,) = json.loads((tmp_path / "w" / "studies" / "demo" / "study.json").read_text())["redeclared"]
+    assert (change["before"]["margin"], change["after"]["margin"], change["test_opened"]) == (0.01, 0.05, True)
+    assert study().comparison.margin == 0.01
+    file.write_text(file.read_text().replace("whole(", "whole(seed=5, "))
+    assert "seed: was 0, is 5" in fails(capsys, *argv)

@@ -262,17 +262,56 @@ def status(
 
 
 @app.command(epilog="Example:  marginlab compare automargin-demo")
-def compare(study: StudyName = None, workspace: WorkspaceOption = HERE) -> None:
-    """Print a study's answer and write its report again, from its run folders alone."""
+def compare(
+    study: StudyName = None,
+    other: Annotated[str | None, typer.Argument(help="A second study, to stand beside the first.")] = None,
+    workspace: WorkspaceOption = HERE,
+    galleries: Annotated[
+        bool,
+        typer.Option("--galleries", help="Put images of people on the page: whoever has the page has the images."),
+    ] = False,
+    redeclare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY.py", help="Answer by this study file's comparison instead; the report tells of the change."
+        ),
+    ] = None,
+) -> None:
+    """Print a study's answer and write its report again, from its run folders alone; or put two studies side by side."""
     from marginlab.report import print_answer, write_report
     from marginlab.results import Results
 
     folder = _study_folder(study, workspace)
+    if other is not None:
+        if galleries or redeclare is not None:
+            raise InputError("--galleries and --redeclare are for one study: name the second one in a call of its own.")
+        from marginlab.report.two import render_two
+
+        console.print(render_two(Results.open(folder), Results.open(_study_folder(other, workspace))))
+        say_next(f"marginlab compare {folder.name} --workspace {workspace} for all of the first study")
+        return
+    if redeclare is not None:
+        _redeclare(folder, redeclare, workspace)
     results = Results.open(folder)
     print_answer(console, results)
-    page = write_report(results, folder / "report", None)
+    page = write_report(results, folder / "report", None, galleries=galleries)
     console.print(f"\nReport: {page}", highlight=False, soft_wrap=True)
     say_next(f"marginlab ui --workspace {workspace}")
+
+
+def _redeclare(folder: Path, spec: str, workspace: Path) -> None:
+    from marginlab.declaration import load_study, redeclare
+    from marginlab.lock import Held, locked
+
+    try:
+        with locked(_space(workspace).lock(folder.name)):
+            changed = redeclare(folder, load_study(spec))
+    except Held as e:
+        raise InputError(f"The study {folder.name!r} is at work ({e}): declare anew when it has ended.") from None
+    said = (
+        "Declared anew; the report tells of it." if changed else f"{spec} declares what the study did: nothing changes."
+    )
+    console.print(said, highlight=False)
 
 
 @app.command(epilog="Example:  marginlab export automargin-demo --out tables --format csv")
