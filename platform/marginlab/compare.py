@@ -91,6 +91,8 @@ def answers(results: Results) -> list[Answer]:
         difference = _measured(pair(results, *place), seed=stable_seed("bootstrap", results.study.seed, dataset.name))
         verdict = judge(difference, declared.margin)
         needed = seeds_needed(difference, declared.margin) if verdict == "undecided" else None
+        if needed is not None:
+            needed = max(needed, difference.n + 1)  # so many have just not decided it
         check = Difference.of_models(singles(results, *place))
         p_margin = difference.p_above(-declared.margin)
         out.append(Answer(*place, declared.margin, difference, verdict, needed, p_margin, check=check))
