@@ -56,7 +56,7 @@ def test_embeddings_say_whose_they_are_where_it_is_known(tmp_path: Path) -> None
     write_embeddings(tmp_path / "without.parquet", points, subset)
     write_embeddings(tmp_path / "with.parquet", points, dataclasses.replace(subset, subject=subset.label // 2))
     without, known = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("without", "with"))
-    assert known.columns == ["row", "label", "subject", "months", "embedding"]
+    assert known.columns == ["row", "label", "subject", "months", "role", "embedding"]
     assert known.drop("subject").equals(without) and known["subject"].to_list() == (subset.label // 2).tolist()
 
 

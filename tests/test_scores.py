@@ -87,6 +87,17 @@ def test_a_name_says_its_horizon(name, expected):
     assert split_metric(name) == expected
 
 
+def test_images_that_the_protocol_leaves_out_are_no_queries():
+    """ChestX-ray14's visits of thirteen years and later: an ensemble leaves them out as a single run does."""
+    rng = np.random.default_rng(3)
+    label, months = subjects(rng)
+    every = frame(np.arange(60), label, months, rng.normal(size=(60, 4)))
+    role = np.where(months == 24, "other", np.where(months == 12, "query", "gallery"))
+    kept = every.with_columns(role=pl.Series(role))
+    assert ensemble_scores([kept]) == ensemble_scores([every.filter(pl.Series(months < 24))])
+    assert ensemble_scores([kept]) != ensemble_scores([every])
+
+
 def test_figures_become_rows():
     assert list(long_scores({"test/map": 0.1, "test/map_12m": 0.3})) == [
         {"metric": "test/map", "horizon": None, "value": 0.1},

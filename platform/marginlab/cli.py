@@ -294,7 +294,9 @@ def compare(
         _redeclare(folder, redeclare, workspace)
     results = Results.open(folder)
     print_answer(console, results)
-    page = write_report(results, folder / "report", None, galleries=galleries)
+    # Apart from `report`, which goes to MLflow as it is.
+    out = folder / ("report-with-galleries" if galleries else "report")
+    page = write_report(results, out, None, galleries=galleries)
     console.print(f"\nReport: {page}", highlight=False, soft_wrap=True)
     say_next(f"marginlab ui --workspace {workspace}")
 

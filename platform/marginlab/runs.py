@@ -182,17 +182,20 @@ def _note(path: Path) -> dict[str, Any]:
 
 
 def write_embeddings(path: Path, embeddings: Tensor, subset: Subset) -> None:
-    """Parquet with the packed row, the codes of label and subject, months and the embedding (a fixed-size list of float32).
+    """Parquet with the packed row, the codes of label and subject, months, the role and the embedding (a fixed-size list of
+    float32).
 
-    Subsets that know no subjects, and files of before they were known, have no such column.
+    Subsets that know no subjects, and files of before they were known, have no such column; nor had the latter roles.
     """
     subject = {} if subset.subject is None else {"subject": subset.subject}
+    role = np.where(subset.gallery, "gallery", np.where(subset.query, "query", "other"))
     frame = pl.DataFrame(
         {
             "row": subset.rows,
             "label": subset.label,
             **subject,
             "months": subset.months,
+            "role": role,
             "embedding": pl.Series(
                 np.asarray(embeddings, dtype=np.float32), dtype=pl.Array(pl.Float32, embeddings.shape[1])
             ),
@@ -201,6 +204,17 @@ def write_embeddings(path: Path, embeddings: Tensor, subset: Subset) -> None:
     whole = io.BytesIO()
     frame.write_parquet(whole)
     write_bytes(path, whole.getvalue())
+
+
+def roles(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which images of embeddings are queries and which are the gallery of the test protocol, bool [n] each.
+
+    Files of before roles were kept have the months alone: later visits look for first ones.
+    """
+    if "role" not in frame.columns:
+        months = frame["months"].to_numpy()
+        return months > 0, months == 0
+    return (frame["role"] == "query").to_numpy(), (frame["role"] == "gallery").to_numpy()
 
 
 def read_embeddings(frame: pl.DataFrame) -> Tensor:

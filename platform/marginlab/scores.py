@@ -11,7 +11,7 @@ import polars as pl
 
 from marginlab.data.subset import Subset
 from marginlab.retrieval import METRICS, Figures, Ranking, concatenate, protocol_means, protocol_queries
-from marginlab.runs import read_embeddings
+from marginlab.runs import read_embeddings, roles
 from marginlab.stored import visits
 from marginlab.values import InputError
 
@@ -67,14 +67,15 @@ def ensemble_queries(frames: list[pl.DataFrame]) -> pl.DataFrame:
             "Test embeddings of one seed's folds are of different images: delete the seed's run folders and run again."
         )
     label, months = (first[name].to_numpy().copy() for name in ("label", "months"))
+    query, gallery = roles(first)
     subset = Subset(
         pixels=np.empty((0, 0, 0, 0), dtype=np.uint8),
         rows=first["row"].to_numpy().copy(),
         label=label,
         visit=visits(label, months),
         months=months,
-        gallery=months == 0,
-        query=months > 0,
+        gallery=gallery,
+        query=query,
     )
     columns = protocol_queries(concatenate([read_embeddings(f) for f in frames]), subset, (*METRICS, "mrr"))
     if not columns:

@@ -1,6 +1,6 @@
 """Embeddings in Parquet files, ranked without loading them: a run's own, or those of several models of the same images.
 
-The files are those of :func:`marginlab.runs.write_embeddings`. What is small is read at once (row, label, months); the
+The files are those of :func:`marginlab.runs.write_embeddings`. What is small is read at once (row, label, months, role); the
 embeddings come a piece at a time, whatever the files' row groups are.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from marginlab.retrieval import Ranking, concatenate
 from marginlab.retrieval.memory import free_bytes
+from marginlab.runs import roles
 from marginlab.values import InputError
 
 _ROWS = 2**14  # embeddings read at a time: 8 MiB at D = 128
@@ -30,7 +31,7 @@ class Stored:
     """The embeddings of the same images in the same order, one file per model; together they are one ensemble."""
 
     paths: tuple[Path, ...]
-    frame: pl.DataFrame  # row (of the packed dataset), label, months; one line per image
+    frame: pl.DataFrame  # row (of the packed dataset), label, months, role where it was kept; one line per image
 
     @classmethod
     def open(cls, *paths: Path | str) -> Stored:
@@ -59,15 +60,13 @@ class Stored:
     def roles(self, protocol: Literal["test", "validation"]) -> tuple[np.ndarray, np.ndarray]:
         """Which images are queries and which are the gallery, bool [n] each.
 
-        ``test``: later visits look for first visits; images of unknown month are neither. ``validation``: every image looks
-        for all others.
+        ``test``: later visits look for first visits (``runs.roles``). ``validation``: every image looks for all others.
         """
         if protocol == "validation":
             return np.ones(len(self), dtype=bool), np.ones(len(self), dtype=bool)
         if protocol != "test":
             raise InputError(f"The protocol is 'test' or 'validation', not {protocol!r}.")
-        months = self.frame["months"].to_numpy()
-        return months > 0, months == 0
+        return roles(self.frame)
 
     def ranking(
         self,
@@ -123,7 +122,7 @@ def _small(path: Path) -> pl.DataFrame:
         missing = [name for name in (*_SMALL, "embedding") if name not in names]
         if missing:
             raise InputError(f"{path}: the column {missing[0]!r} is missing, so these are no embeddings of a run.")
-        return pl.read_parquet(path, columns=list(_SMALL))
+        return pl.read_parquet(path, columns=[*_SMALL, *(["role"] if "role" in names else [])])
     except pl.exceptions.PolarsError:
         raise InputError(f"{path}: the file is damaged.") from None
 

@@ -175,7 +175,7 @@ def test_what_a_complete_confirmation_run_shows(place):
         assert words in tags["mlflow.note.content"]
     root = place.workspace / "mlruns" / "tracked" / run.info.run_id / "artifacts"
     frame = pl.read_parquet(root / "embeddings" / "validation.parquet")
-    assert frame.columns == ["row", "label", "months", "embedding"]
+    assert frame.columns == ["row", "label", "months", "role", "embedding"]
 
 
 def models_of(place, run):

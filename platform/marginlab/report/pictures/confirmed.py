@@ -15,7 +15,7 @@ from torch import Tensor
 
 from marginlab.results import Results
 from marginlab.retrieval import Ranking, concatenate
-from marginlab.runs import read_embeddings
+from marginlab.runs import read_embeddings, roles
 from marginlab.stored import visits
 from marginlab.values import InputError
 
@@ -52,7 +52,7 @@ class Model:
         for path, frame in zip(seed.paths, frames, strict=True):
             if not frame.select("row", "label").equals(frames[0].select("row", "label")):
                 raise InputError(f"{path} and {seed.paths[0]} hold different images, or the same in another order.")
-        query, gallery = np.flatnonzero(months > 0), np.flatnonzero(months == 0)
+        query, gallery = map(np.flatnonzero, roles(frames[0]))
         every = max(1, -(-len(query) * len(gallery) // MOST_PAIRS))
         embeddings = concatenate([read_embeddings(f) for f in frames])
         return cls(seed, row, label, months, embeddings, query[::every], gallery, every)
@@ -123,6 +123,6 @@ class Confirmed:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path, columns=["row", "label", "months", "embedding"])
+        return pl.read_parquet(path).select("row", "label", "months", "^role$", "embedding")
     except (OSError, pl.exceptions.PolarsError):
         raise InputError(f"{path}: these are no embeddings of a run, or the file is damaged.") from None
