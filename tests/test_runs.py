@@ -45,6 +45,7 @@ def test_a_folder_holds_what_fit_reported(tmp_path: Path) -> None:
         "row",
         "label",
         "months",
+        "role",
         "embedding",
     ]
     assert not list((tmp_path / "run").glob(".*"))  # nothing half-written is left
