@@ -106,6 +106,7 @@ def guarded(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
     (root / "auth.ini").write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {postgres.uri('users')}\nadmin_username = {ADMIN}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "auth_cache_ttl_seconds = 60\n"  # or every one of a thousand requests hashes the password anew
     )
     env = {**os.environ, **ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     env |= {"MLFLOW_AUTH_CONFIG_PATH": str(root / "auth.ini"), "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD}

@@ -129,6 +129,8 @@ def connect(workspace: Path, uri: str | None = None) -> Store:
         with locked(workspace / ".mlflow.lock", wait=True):
             if uri == default_uri(workspace):
                 _make(workspace / "mlflow.db")
+            elif not uri.startswith(("http", "sqlite")):
+                _ask(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, ValueError) as e:
@@ -148,6 +150,16 @@ def _make(database: Path) -> None:
         engine = create_sqlalchemy_engine(f"sqlite:///{temporary}")  # type: ignore[no-untyped-call]
         _initialize_tables(engine)  # type: ignore[no-untyped-call]
         engine.dispose()
+
+
+def _ask(uri: str) -> None:
+    """Connect to a database once: mlflow tries ten times, for minutes, also with a wrong password."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.pool import NullPool
+
+    if make_url(uri).get_backend_name() in ("postgresql", "mysql", "mssql"):
+        create_engine(uri, poolclass=NullPool).connect().close()
 
 
 def shown(uri: str) -> str:
