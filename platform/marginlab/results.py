@@ -286,7 +286,7 @@ class Results:
                 f"Of the {planned} confirmation runs of {key}, {planned - len(ended) - len(failed)} have not ended."
             )
         if self.study.confirmation.folds > 1:
-            without = sum(r.folder.embeddings("test") is None for r in ended)
+            without = sum(not (r.folder.path / "embeddings" / "test.parquet").exists() for r in ended)
             if without:
                 out.append(
                     f"{without} confirmation runs of {key} have no test embeddings: their seeds cannot be scored."
