@@ -46,7 +46,7 @@ class Halfway:
 
 own = Training(SoftPairs(), Halfway(), augment=Augment(crop=64), lr=2e-3)
 ada = Training(AdaTriplet(), FixedMargin(), augment=Augment(crop=64), lr=2e-3)
-study = Study(
+study = phantom = Study(
     name="own-loss",
     datasets=[Dataset("oai", phantom=OaiPhantom(subjects=60), size=70)],
     arms=[
@@ -57,4 +57,3 @@ study = Study(
     confirmation=Confirmation(seeds=2, folds=1, resources=Resources(workers=2)),
     comparison=Comparison(contrast=("softpairs/halfway", "adatriplet/fixed")),
 )
-phantom = study

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what a file system without locks answers
+_LOOKS, _LOOK_S = 25, 0.02  # half a second: whoever only looks holds it for microseconds, but many may look
 
 
 class Held(RuntimeError):
@@ -35,7 +36,7 @@ def locked(path: Path, *, wait: bool = False, needed: bool = False) -> Iterator[
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as f:
-        for last in (False, False, True):
+        for left in reversed(range(_LOOKS)):
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 break
@@ -44,9 +45,9 @@ def locked(path: Path, *, wait: bool = False, needed: bool = False) -> Iterator[
                     break
                 if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise
-                if last:
+                if not left:
                     raise Held(_holder(path)) from None
-            time.sleep(0.05)  # somebody may just be looking (held)
+            time.sleep(_LOOK_S)  # somebody may just be looking (held)
         with suppress(OSError):  # a full disk: the lock is held, it only does not say by whom
             os.ftruncate(f.fileno(), 0)
             note = {"pid": os.getpid(), "host": os.uname().nodename, "since": time.time()}
