@@ -17,6 +17,8 @@ _USE = (
     "Research on metric learning and on how medical images of one person change over time: finding earlier images of the "
     "same subject inside one dataset that its holders may work with."
 )
+MOST, MOST_ARMS = 5000, 8  # characters; rows
+_REST = "\n\n(The rest is in the study's report.)"
 _NEVER = (
     "Diagnosis, treatment, triage, or any other decision about a patient: it was not made or tested for that.",
     "Recognising people: matching images to persons against their will, or undoing the pseudonyms of a dataset, is an attack "
@@ -55,7 +57,14 @@ def card(champion: Champion, dataset: PackedDataset, name: str, study: dict[str,
         f"[n, {dataset.channels}, {dataset.size}, {dataset.size}] -> float32 [n, D]\n```\n\nTrain it again and compare: "
         f"`marginlab replay {champion.folder.rpartition('/')[2]}`",
     ]
-    return "\n\n".join(blocks)
+    return _cut("\n\n".join(blocks))
+
+
+def _cut(text: str) -> str:
+    """At a line's end, where it is longer than MLflow's column (PostgreSQL refuses what sqlite takes)."""
+    if len(text) <= MOST:
+        return text
+    return text[: MOST - len(_REST)].rpartition("\n")[0] + _REST
 
 
 def _data(dataset: PackedDataset, phantom: bool) -> str:
@@ -101,7 +110,10 @@ def _protocol(champion: Champion, study: dict[str, Any]) -> str:
 def _choice(champion: Champion) -> str:
     labels, run, result = champion.record["labels"], champion.record["run"], champion.result
     n, mean = len(champion.arm_best), fmean(champion.arm_best)
-    arms = [f"| `{arm}` | {v:.4f} |" for arm, v in sorted(champion.arms.items(), key=lambda a: -a[1])]
+    ranked = sorted(champion.arms.items(), key=lambda a: -a[1])
+    arms = [f"| `{arm}` | {v:.4f} |" for arm, v in ranked[:MOST_ARMS]]
+    if len(ranked) > MOST_ARMS:
+        arms.append(f"| {len(ranked) - MOST_ARMS} more | |")
     return "\n".join(
         [
             f"Of the arms of the study `{labels['study']}`, `{labels['arm']}` has the best mean validation mAP in confirmation: "
