@@ -121,3 +121,37 @@ def test_a_path_that_leaves_the_folder(tmp_path):
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
         assert decoder(root)((path, False)) == "the path points outside the raw folder"
+
+
+def test_dark_borders_are_cropped_and_the_rest_is_put_on_a_square(tmp_path):
+    """By hand: 2 x 4 bright pixels in a dark frame of 6 x 9, in a square of 4 with a black row above and below."""
+    frame = np.full((6, 9), 16, dtype=np.uint8)  # as bright as a border may be
+    frame[3:5, 2:6] = [[17, 90, 255, 40], [60, 0, 0, 80]]
+    square = np.zeros((4, 4), dtype=np.uint8)
+    square[1:3] = frame[3:5, 2:6]
+    assert np.array_equal(decoded(tmp_path, Image.fromarray(frame), trim=True, size=4)[0], square)
+    tall = decoded(tmp_path, Image.fromarray(frame.T.copy()), trim=True, size=4)[0]
+    assert np.array_equal(tall, square.T)
+    assert np.array_equal(
+        decoded(tmp_path, Image.fromarray(frame), trim=True, size=2, crop=2)[0], square[1:3, 1:3]
+    )  # the crop comes after
+
+
+def test_a_pixel_is_as_bright_as_its_brightest_channel(tmp_path):
+    frame = np.zeros((5, 5, 3), dtype=np.uint8)
+    frame[1:3, 2:4] = (0, 0, 30)
+    assert (decoded(tmp_path, Image.fromarray(frame), trim=True, channels=3, size=2) == [[[0]], [[0]], [[30]]]).all()
+
+
+def test_single_bright_pixels_are_no_content(tmp_path):
+    frame = np.zeros((300, 300), dtype=np.uint8)
+    frame[100:140, 50:90] = 200
+    frame[5, 7] = frame[290, 11] = frame[3, 295] = 255
+    assert (decoded(tmp_path, Image.fromarray(frame), trim=True, size=40) == 200).all()
+
+
+def test_an_image_without_content_is_unreadable(tmp_path):
+    for black in (Image.new("RGB", (20, 10)), Image.new("L", (9, 9), 16)):
+        said = decoded(tmp_path, black, trim=True, channels=3)
+        assert said == "the image is black: hardly a pixel is brighter than 16 of 255"
+        assert not isinstance(decoded(tmp_path, black, channels=3), str)  # only where borders are cropped

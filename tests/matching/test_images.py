@@ -28,6 +28,17 @@ def test_a_list_with_sides_gives_the_pixels_of_the_packed_dataset(made, pictures
     assert np.array_equal(np.stack(images), np.array(made.dataset.pixels))
 
 
+def test_dark_borders_are_cut_off_where_prepare_cut_them_off(tmp_path, config):
+    """A grey square in a black frame fills the image of a model that was trained without borders, and of no other."""
+    frame = np.zeros((60, 80), dtype=np.uint8)
+    frame[10:50, 20:60] = 90
+    Image.fromarray(frame).save(tmp_path / "eye.png")
+    given = listed(str(tmp_path / "eye.png"), config).items
+    for trim in (True, False):
+        (block,) = decoded(given, {**config, "crop": None, "trim": trim})
+        assert (block[0] == 90).all() == trim
+
+
 def test_processes_decode_the_same_in_the_same_order(made, config):
     given = listed(str(made.raw / "ResizedImages"), config)
     here = [image for block in decoded(given.items, config, workers=1) for image in block]

@@ -59,6 +59,13 @@ def test_a_model_of_an_earlier_time_opens_and_says_what_it_lacks(made, tmp_path)
     assert len(model.lacks()) == 3 and all("marginlab run STUDY.py" in s for s in (model.lacks()[0], model.lacks()[2]))
 
 
+def test_cut_borders_make_another_model_and_whole_images_the_one_of_before(made, tmp_path):
+    model = Embedder.open(made.model)
+    assert model.config["trim"] is False
+    assert Embedder.open(made.copy(tmp_path / "old", trim=...)).id == model.id
+    assert Embedder.open(made.copy(tmp_path / "eyes", trim=True)).id != model.id
+
+
 NETWORK = """
 from pathlib import Path
 from torch import nn

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "TIFF")
+DARK = 16  # of 255: a pixel whose brightest channel is no brighter belongs to the border
+SPECKS = 0.01  # share of a column's or row's pixels that may be brighter by noise, dust or compression
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """What is done with every image: crop, resize, grey or colour."""
+    """What is done with every image: trim, crop, resize, grey or colour."""
 
     root: Path
     size: int
     channels: int
     crop: int | None
+    trim: bool = False
 
     def __call__(self, task: tuple[str, bool]) -> np.ndarray | str:
         """``task``: path relative to root, and whether to mirror. uint8 [C, size, size], or why it cannot be read.
@@ -51,6 +55,7 @@ class Decoder:
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         image = eight_bit(image).convert("L" if self.channels == 1 else "RGB")
+        image = trimmed(image) if self.trim else image
         side = self.crop
         if side and min(image.size) >= side:
             left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -62,6 +67,23 @@ class Decoder:
 
 class _Unreadable(Exception):
     pass
+
+
+def trimmed(image: Image.Image) -> Image.Image:
+    """What is left without the dark borders, in the middle of a black square of its longer side: what is round stays round.
+
+    It is the bounding box of the columns and rows in which more than ``SPECKS`` of the pixels are brighter than ``DARK``.
+    """
+    bright = np.asarray(reduce(ImageChops.lighter, image.split())) > DARK
+    columns, rows = (np.flatnonzero(np.count_nonzero(bright, axis=a) > SPECKS * bright.shape[a]) for a in (0, 1))
+    if not len(columns) or not len(rows):
+        raise _Unreadable(f"the image is black: hardly a pixel is brighter than {DARK} of 255")
+    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    width, height = right - left, bottom - top
+    side = max(width, height)
+    square = Image.new(image.mode, (side, side))
+    square.paste(image.crop((left, top, right, bottom)), ((side - width) // 2, (side - height) // 2))
+    return square
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

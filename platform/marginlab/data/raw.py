@@ -54,6 +54,7 @@ class RawTable:
     crop: int | None = None  # side of the centre crop in pixels, taken where both sides of an image are that long
     mean: tuple[float, ...] = (0.5,)  # per channel, of pixel / 255
     std: tuple[float, ...] = (0.5,)
+    trim: bool = False  # crop dark borders before all else (decode.trimmed)
 
 
 class Reader(Protocol):

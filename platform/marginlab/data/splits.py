@@ -7,9 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from marginlab.values import InputError
+from marginlab.values import InputError, stable_seed
 
 FOLDS = 5
+
+
+def drawn_split(subjects: pl.Series, share: float) -> pl.Series:
+    """``test`` for a share of the subjects. Whether one is drawn depends on its own identifier alone: more rows move nobody."""
+    drawn = {s: stable_seed("test split", s) % 10_000 < share * 10_000 for s in subjects.unique()}
+    return pl.Series("split", ["test" if drawn[s] else "train" for s in subjects])
 
 
 def subject_folds(subjects: Sequence[str], count: int = FOLDS) -> np.ndarray:

@@ -67,7 +67,7 @@ def prepare(
         file = rows.filter(pl.col("side").is_null())["path"][0]
         raise InputError(f"{root}: the label subject-side needs a side for every image; {file} has none.")
     rows = rows.with_columns(label=mf.label(label))
-    decoder = Decoder(root, size, table.channels, table.crop if crop is None else crop or None)
+    decoder = Decoder(root, size, table.channels, table.crop if crop is None else crop or None, table.trim)
     with _partial(out) as folder:
         with open(folder / "images.npy", "wb") as file:
             unreadable = _decode_all(decoder, rows, file, unreadable_limit, workers, progress)
@@ -81,7 +81,7 @@ def prepare(
         manifest.write_parquet(folder / "manifest.parquet")
         info = {"name": name, "reader": type_tag(type(reader)), "label": label, "size": size, "phantom": phantom}
         info |= {"channels": table.channels, "mean": table.mean, "std": table.std, "crop": decoder.crop}
-        info |= {"mirrored": _mirrored(rows)}
+        info |= {"mirrored": _mirrored(rows), "trim": decoder.trim}
         info |= {"fingerprint": fingerprint, "images": len(manifest), "format": FORMAT}
         _write_json(folder / "dataset.json", info)
         _write_json(folder / "report.json", _report(table, rows, unreadable, unreadable_limit))

@@ -19,7 +19,8 @@ from pathlib import Path
 import polars as pl
 
 from marginlab.data.raw import COLUMNS, RawTable
-from marginlab.values import InputError, stable_seed, value
+from marginlab.data.splits import drawn_split
+from marginlab.values import InputError, value
 
 DAYS_PER_MONTH = 365.25 / 12
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
@@ -69,7 +70,7 @@ class Table:
         if "months" not in table.columns:
             rows = rows.with_columns(_months(table, path))
         if "split" not in table.columns:
-            rows = rows.with_columns(split=_drawn(table["subject"], self.test))
+            rows = rows.with_columns(split=drawn_split(table["subject"], self.test))
         mean, std = (tuple(v) * (self.channels if len(v) == 1 else 1) for v in (self.mean, self.std))
         return RawTable(rows, channels=self.channels, crop=self.crop, mean=mean, std=std)
 
@@ -129,12 +130,6 @@ def _months(table: pl.DataFrame, path: Path) -> pl.Series:
         )
     since = pl.col("day") - pl.col("day").min().over("subject")
     return day.select(months=since.dt.total_days() / DAYS_PER_MONTH)["months"]
-
-
-def _drawn(subjects: pl.Series, share: float) -> pl.Series:
-    """``test`` for a share of the subjects. Whether one is drawn depends on its own identifier alone: more rows move nobody."""
-    drawn = {s: stable_seed("test split", s) % 10_000 < share * 10_000 for s in subjects.unique()}
-    return pl.Series("split", ["test" if drawn[s] else "train" for s in subjects])
 
 
 def _first(table: pl.DataFrame, wrong: pl.Expr) -> int | None:

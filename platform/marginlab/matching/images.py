@@ -119,7 +119,8 @@ def decoded(
     workers: decoding processes, by default one per core where there are many images. They are spawned, so a script that
     asks for more than one keeps its own work below ``if __name__ == "__main__"``.
     """
-    decoder = Decoder(Path("/"), int(config["size"]), int(config["channels"]), config.get("crop"))
+    trim = bool(config.get("trim"))
+    decoder = Decoder(Path("/"), int(config["size"]), int(config["channels"]), config.get("crop"), trim)
     tasks = iter([(str(p.path), p.flip) for p in pictures])
     if workers is None:
         workers = (os.cpu_count() or 1) if len(pictures) >= INLINE else 1

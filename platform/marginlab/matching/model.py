@@ -49,6 +49,7 @@ def describe(record: dict[str, Any], run_folder: Path, dataset: PackedDataset) -
         "size": dataset.size,
         "crop": dataset.info.get("crop"),  # pixels of the centre that prepare cut out first, where an image has them
         "mirrored": dataset.info.get("mirrored"),  # sides whose images prepare mirrored; null: not recorded
+        "trim": dataset.info.get("trim", False),  # whether prepare cut off dark borders
         "dataset": record["run"]["dataset"],
         "data": dataset.fingerprint,
         "phantom": dataset.phantom,
@@ -183,6 +184,8 @@ class Embedder:
     def id(self) -> str:
         """Of the network and of how images are made ready for it: only embeddings of one id can be compared."""
         ready = [self.config.get(k) for k in ("run", "size", "crop", "channels", "mean", "std")]
+        if self.config.get("trim"):  # later than the others: models without it keep their id
+            ready.append("trim")
         return hashlib.sha256(json.dumps(ready).encode()).hexdigest()[:16]
 
     @torch.inference_mode()

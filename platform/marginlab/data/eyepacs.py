@@ -1,0 +1,132 @@
+"""Fundus photographs of EyePACS, as Kaggle's diabetic retinopathy competition distributes them.
+
+The raw folder holds ``trainLabels.csv`` (columns ``image`` and ``level``) and, in itself or in one folder below it
+(``train/``, ``resized_train/``, ...), the images ``<patient>_<left|right>.jpeg`` (or .jpg, .png). The resized copies fit,
+too, whose table may be called ``trainLabels_cropped.csv``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import polars as pl
+
+from marginlab.data.raw import Problem, RawTable, find_table, read_table
+from marginlab.data.splits import drawn_split
+from marginlab.values import InputError, value
+
+TABLES = ("trainLabels.csv", "trainLabels_cropped.csv")
+ENDINGS = (".jpeg", ".jpg", ".png")
+GRADES = 5  # 0 none, 1 mild, 2 moderate, 3 severe, 4 proliferative retinopathy
+_NAME = re.compile(r"(.+)_(left|right)", re.IGNORECASE)
+_KEY = ["subject", "side"]
+
+
+@value
+class EyePACS:
+    """One record per image that has a grade from 0 to 4; both eyes of a patient have the patient as their subject.
+
+    The split is by patient. The published one is by image, and leaks: 5,692 of its 6,359 test patients are in the gallery,
+    too, with their fellow eye. It cannot be had here, because a subject on two sides of a split is refused.
+
+    There are no dates, so months are unknown and nobody has a first visit and a later one: every image has the role
+    "other". Fundus images are retrieved by grade, not by person; a gallery and queries of that kind are not made here.
+
+    Pixels are used from 0 to 1 without normalisation, as published. Dark borders are cropped (``decode.trimmed``), and what
+    is left is put on a black square, so that a round fundus stays round and in the middle however the camera framed it; on
+    the resized and cropped copy, which was then resized as it is, that changes little.
+    """
+
+    test: float = 0.2  # share of the patients that are drawn for the test split
+    trim: bool = True  # crop dark borders
+
+    def check(self) -> None:
+        if not 0 < self.test < 1:
+            raise InputError(
+                f"EyePACS.test is the share of patients for the test split, between 0 and 1, not {self.test}."
+            )
+
+    def read(self, root: Path) -> RawTable:
+        problems: list[Problem] = []
+        labels = _labels(root, problems)
+        images = _images(root, labels, problems)
+        rows = images.join(labels, on=_KEY, how="inner")
+        for lost, fault, name in (
+            (images.join(labels, on=_KEY, how="anti"), "images are left out: they have no label", "path"),
+            (labels.join(images, on=_KEY, how="anti"), "labels are left out: there is no such image", "image"),
+            (rows.filter(pl.col("grade").is_null()), "images are left out: their grade is not 0, 1, 2, 3 or 4", "path"),
+        ):
+            if len(lost):
+                problems.append(Problem(f"{len(lost)} {fault}.", tuple(lost[name].sort())))
+        rows = rows.filter(pl.col("grade").is_not_null()).drop("image").sort("path")
+        if not len(rows):
+            raise InputError(f"{root}: no image has a grade from 0 to {GRADES - 1}; the table and the images differ.")
+        rows = rows.with_columns(drawn_split(rows["subject"], self.test), role=pl.lit("other"))
+        return RawTable(rows, tuple(problems), channels=3, trim=self.trim, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def _labels(root: Path, problems: list[Problem]) -> pl.DataFrame:
+    """Columns subject, side, image (as the table says) and grade, null where it is none."""
+    path = find_table(root, TABLES)
+    if path is None:
+        raise InputError(f"{root}: the table {TABLES[0]} is missing.")
+    table = read_table(path, {"image": "image", "level": "level"}).with_columns(pl.col("image").fill_null(""))
+    named = [_parsed(image) for image in table["image"]]
+    strange = [image for image, found in zip(table["image"], named, strict=True) if found is None]
+    if strange:
+        sentence = f"{len(strange)} labels are left out: their image is not named <patient>_<left|right>."
+        problems.append(Problem(sentence, tuple(strange)))
+    level = pl.col("level").cast(pl.Float64, strict=False)
+    grade = pl.when(level.is_in([float(g) for g in range(GRADES)])).then(level.cast(pl.Int8, strict=False))
+    table = table.select(
+        pl.Series("subject", [found and found[0] for found in named], pl.String),
+        pl.Series("side", [found and found[1] for found in named], pl.String),
+        "image",
+        grade.alias("grade"),
+    ).drop_nulls("subject")
+    table = table.unique([*_KEY, "grade"], keep="first", maintain_order=True)
+    twice = table.filter(pl.struct(_KEY).is_duplicated())
+    if len(twice):
+        names = twice["image"].unique(maintain_order=True)
+        problems.append(Problem(f"{len(names)} labels are left out: they say two grades for one image.", tuple(names)))
+    return table.filter(~pl.struct(_KEY).is_duplicated())
+
+
+def _images(root: Path, labels: pl.DataFrame, problems: list[Problem]) -> pl.DataFrame:
+    """Columns path, subject and side of the images in the one folder that holds images with labels."""
+    records, strange = [], []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        place = Path(folder).relative_to(root)
+        for file in sorted(f for f in files if f.lower().endswith(ENDINGS) and not f.startswith(".")):
+            if (found := _parsed(file)) is not None:
+                records.append((place.as_posix(), (place / file).as_posix(), *found))
+            else:
+                strange.append((place / file).as_posix())
+    if strange:
+        sentence = f"{len(strange)} image files are left out: not named <patient>_<left|right>."
+        problems.append(Problem(sentence, tuple(strange)))
+    schema = {name: pl.String for name in ("folder", "path", *_KEY)}
+    images = pl.DataFrame(records, schema, orient="row")
+    if not len(images):
+        raise InputError(f"{root}: no image is named <patient>_<left|right>.jpeg (or .jpg, .png).")
+    labelled = sorted(images.join(labels, on=_KEY, how="semi")["folder"].unique())
+    if len(labelled) > 1:
+        raise InputError(f"{root}: images of the table are in more than one folder ({', '.join(labelled)}); keep one.")
+    other = images.filter(~pl.col("folder").is_in(labelled))["path"]
+    if labelled and len(other):
+        problems.append(Problem(f"{len(other)} image files in other folders are not used.", tuple(other)))
+        images = images.filter(pl.col("folder").is_in(labelled))
+    twice = images.filter(pl.struct(_KEY).is_duplicated())
+    if len(twice):
+        raise InputError(f"{root}: two files for one image, {twice['path'][0]} and {twice['path'][1]}; keep one.")
+    return images.drop("folder")
+
+
+def _parsed(name: str) -> tuple[str, str] | None:
+    """Patient and side (L or R) of an image's name, with or without its ending."""
+    stem, ending = os.path.splitext(name)
+    found = _NAME.fullmatch(stem if ending.lower() in ENDINGS else name)
+    return (found[1], found[2][0].upper()) if found else None
