@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from marginlab.counting import Counts, counts, expected_trials, most_trials
-from marginlab.data.phantom import Cxr14Phantom, OaiPhantom, count
+from marginlab.data.phantom import Cxr14Phantom, EyePacsPhantom, OaiPhantom, count
 from marginlab.data.raw import RawTable
 from marginlab.study import Dataset, Search
 from marginlab.values import InputError, value
@@ -21,7 +21,11 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "phantom"),
-    [("oai", OaiPhantom(subjects=32, size=32, seed=3)), ("cxr14", Cxr14Phantom(subjects=32, size=32, seed=3))],
+    [
+        ("oai", OaiPhantom(subjects=32, size=32, seed=3)),
+        ("cxr14", Cxr14Phantom(subjects=32, size=32, seed=3)),
+        ("eyepacs", EyePacsPhantom(subjects=32, size=32, seed=3)),
+    ],
 )
 def test_a_phantom_is_counted_before_it_is_drawn_as_it_is_after(tmp_path: Path, name: str, phantom: Any) -> None:
     dataset, space = Dataset(name, phantom=phantom, size=32), Workspace.at(tmp_path / "w")
@@ -34,7 +38,12 @@ def test_a_phantom_is_counted_before_it_is_drawn_as_it_is_after(tmp_path: Path, 
     assert abs(raw.validation - expected.validation) <= 3  # folds hold whole subjects
     packed = space.prepare(dataset, quiet)
     data = packed.fold(0)
-    assert counts(dataset, space) == raw == Counts(len(data.train), len(data.validation), len(packed.test()), 1)
+    assert (
+        counts(dataset, space)
+        == raw
+        == Counts(len(data.train), len(data.validation), len(packed.test()), packed.channels)
+    )
+    assert (expected.channels, raw.channels) == (packed.channels, packed.channels)
 
 
 @pytest.mark.parametrize("kind", [OaiPhantom, Cxr14Phantom])

@@ -36,13 +36,13 @@ Address = Annotated[
 
 @app.command(epilog="Example:  marginlab phantom oai --out raw/oai --subjects 60 --size 96")
 def phantom(
-    dataset: Annotated[str, typer.Argument(help="Which layout: oai or cxr14.")],
+    dataset: Annotated[str, typer.Argument(help="Which layout: oai, cxr14 or eyepacs.")],
     out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
     subjects: Annotated[int | None, typer.Option(help="How many subjects; by default the demo's number.")] = None,
     size: Annotated[int | None, typer.Option(help="Pixels per side.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws other subjects.")] = 0,
 ) -> None:
-    """Render synthetic subjects that age, in a real dataset's own file layout."""
+    """Render synthetic subjects, their images and tables, in a real dataset's own file layout."""
     import dataclasses
 
     from marginlab.data.phantom import PHANTOMS, write
@@ -62,7 +62,9 @@ def phantom(
 
 @app.command(epilog="Example:  marginlab prepare oai /data/OAI --size 280")
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="Which reader: oai, cxr14, or table for a table of your own.")],
+    dataset: Annotated[
+        str, typer.Argument(help="Which reader: oai, cxr14, eyepacs, or table for a table of your own.")
+    ],
     root: Annotated[Path, typer.Argument(help="The raw folder, as the data provider delivered it; or your table.")],
     size: Annotated[int, typer.Option(help="Pixels per side, as stored.")] = 280,
     label: Annotated[str, typer.Option(help="What counts as the same: subject or subject-side.")] = "subject",

@@ -44,7 +44,7 @@ def counts(dataset: Dataset, workspace: Workspace) -> Counts:
     raw = workspace.raw(dataset)
     if dataset.phantom is not None and not raw.exists():
         train, test = count(dataset.phantom)
-        return Counts(train - train // FOLDS, train // FOLDS, test)
+        return Counts(train - train // FOLDS, train // FOLDS, test, type(dataset.phantom).channels)
     try:
         table = (dataset.reader or reader_named(dataset.name)).read(raw)
         return _of(with_folds(conform(table.rows, str(raw)), str(raw)), table.channels)

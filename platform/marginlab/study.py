@@ -36,7 +36,7 @@ class Dataset:
 
     name: str
     root: str | None = None  # the data provider's folder, as delivered
-    phantom: Any = None  # OaiPhantom(...) or Cxr14Phantom(...): rendered instead of `root`
+    phantom: Any = None  # OaiPhantom(...), Cxr14Phantom(...) or EyePacsPhantom(...): rendered instead of `root`
     reader: Any = None  # by default the reader of this name
     size: int = 280  # pixels per side, as stored
     label: str = "subject"  # what counts as the same: "subject" or "subject-side"

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from marginlab.data.phantom import PHANTOMS, Cxr14Phantom, OaiPhantom
+from marginlab.data.phantom import PHANTOMS, Cxr14Phantom, EyePacsPhantom, OaiPhantom
 from marginlab.values import InputError, fingerprint, from_json, to_json
 
 
@@ -18,7 +18,7 @@ def test_a_phantom_round_trips_and_its_version_is_part_of_its_fingerprint() -> N
     assert fingerprint(OaiPhantom(subjects=9)) != fingerprint(Cxr14Phantom(subjects=9))
 
 
-@pytest.mark.parametrize("kind", [OaiPhantom, Cxr14Phantom])
+@pytest.mark.parametrize("kind", [OaiPhantom, Cxr14Phantom, EyePacsPhantom])
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [

@@ -4,52 +4,48 @@ any patient's data. What is measured on them says that the program works, and no
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from marginlab.data.phantom.values import Cxr14Phantom, OaiPhantom
+from marginlab.data.phantom.values import Cxr14Phantom, EyePacsPhantom, OaiPhantom
 from marginlab.files import read_json, write_json
 from marginlab.values import to_json
 
-__all__ = ["PHANTOMS", "Cxr14Phantom", "OaiPhantom", "count", "phantom_of", "write"]
+__all__ = ["PHANTOMS", "Cxr14Phantom", "EyePacsPhantom", "OaiPhantom", "count", "phantom_of", "write"]
 
 MARK = "PHANTOM.json"  # in a rendered folder: so that what is measured on it is labelled, however the folder travelled
 
 COUNTED = 2000  # subjects: a tenth of a second
 
-PHANTOMS: dict[str, OaiPhantom | Cxr14Phantom] = {"oai": OaiPhantom(), "cxr14": Cxr14Phantom()}
+Phantom = OaiPhantom | Cxr14Phantom | EyePacsPhantom
+PHANTOMS: dict[str, Phantom] = {"oai": OaiPhantom(), "cxr14": Cxr14Phantom(), "eyepacs": EyePacsPhantom()}
 
 
-def write(
-    phantom: OaiPhantom | Cxr14Phantom, folder: Path | str, progress: Callable[[int, int], None] | None = None
-) -> None:
+def write(phantom: Phantom, folder: Path | str, progress: Callable[[int, int], None] | None = None) -> None:
     """Render all subjects and write images and tables below ``folder``. ``progress`` is called with (done, total) subjects."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     told = progress or (lambda done, total: None)
-    if isinstance(phantom, OaiPhantom):
-        from marginlab.data.phantom import layout_oai
-
-        layout_oai.write(phantom, folder, told)
-    else:
-        from marginlab.data.phantom import layout_cxr14
-
-        layout_cxr14.write(phantom, folder, told)
+    _layout(phantom).write(phantom, folder, told)
     write_json(folder / MARK, to_json(phantom))
 
 
-def count(phantom: OaiPhantom | Cxr14Phantom) -> tuple[int, int]:
+def _layout(phantom: Phantom) -> ModuleType:
+    """The module that knows the phantom's files; imported only where it is needed."""
+    return import_module(f"{__name__}.layout_{next(n for n, p in PHANTOMS.items() if type(p) is type(phantom))}")
+
+
+def count(phantom: Phantom) -> tuple[int, int]:
     """How many images a phantom will have: those of the training split (folds included) and of the test split.
 
     Known before anything is drawn, because the number of visits is; of more than ``COUNTED`` subjects the first speak for all.
     """
-    if isinstance(phantom, OaiPhantom):
-        from marginlab.data.phantom.layout_oai import images_of
-    else:
-        from marginlab.data.phantom.layout_cxr14 import images_of  # type: ignore[assignment]
+    layout = _layout(phantom)
     looked = min(phantom.subjects, COUNTED)
     images = [0, 0]
     for index in range(looked):
-        test, taken = images_of(phantom, index)  # type: ignore[arg-type]
+        test, taken = layout.images_of(phantom, index)
         images[test] += taken
     train, test_images = (round(n * phantom.subjects / looked) for n in images)
     return train, test_images

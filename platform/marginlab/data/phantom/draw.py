@@ -1,4 +1,4 @@
-"""What both phantoms draw with: coordinates, soft edges, textures, and the X-ray machine.
+"""What the phantoms draw with: coordinates, soft edges, textures, and the X-ray machine.
 
 A picture is computed from closed formulas in *anatomical* coordinates (x right, y down, the stored frame is [-1, 1] x [-1, 1]), so that
 rotation, shift and size cost nothing and lose nothing. Everything is float64: differences between processors then stay far below one
