@@ -76,6 +76,8 @@ def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: 
                 workspace.render(dataset, progress)
     journal.step("prepare")
     packed = {d.name: _prepared(workspace, d, progress) for d in study.datasets}
+    for p in packed.values():
+        p.require_queries()
     return Plan(study, {n: p.fingerprint for n, p in packed.items()}, tuple(n for n, p in packed.items() if p.phantom))
 
 

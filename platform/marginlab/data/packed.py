@@ -122,6 +122,15 @@ class PackedDataset:
             subject=mf.codes(rows["subject"]),
         )
 
+    def require_queries(self) -> None:
+        """Refuse a dataset that a study could train on for days and then say nothing about."""
+        test = self._subset(pl.col("split") == "test")
+        if not (test.gallery.any() and test.query.any()):
+            raise InputError(
+                f"Dataset {self.info['name']!r}: its test split has {int(test.gallery.sum())} first visits and "
+                f"{int(test.query.sum())} later ones, so nothing can be looked for: give the months (or roles) of its images."
+            )
+
     def describe(self) -> dict[str, Any]:
         """Counts for a summary; no identifiers."""
         parts = {
