@@ -9,7 +9,8 @@ import pytest
 
 from marginlab.augment import Augment
 from marginlab.declaration import load_study
-from marginlab.networks import ResNet18
+from marginlab.networks import DenseNet121, ResNet18
+from marginlab.published import published
 from marginlab.study import Arm, Study
 from marginlab.training import Training, probe
 from marginlab.values import to_json
@@ -18,7 +19,7 @@ STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.py"))
 WHOLE = {path.stem: load_study(str(path)) for path in STUDIES}
 PHANTOM = {path.stem: load_study(f"{path}:phantom") for path in STUDIES}
 ARMS = [pytest.param(arm, id=f"{name}:{arm.name}") for name, study in PHANTOM.items() for arm in study.arms]
-REAL = [study for study in WHOLE.values() if study.datasets[0].root]
+REAL = [study for study in WHOLE.values() if study.datasets[0].root and study.name != "fundus"]
 ARMS.append(pytest.param(REAL[0].arms[0], id="published"))
 
 
@@ -44,12 +45,33 @@ def test_a_phantom_study_asks_the_same_of_phantoms(name: str) -> None:
 @pytest.mark.parametrize("study", REAL, ids=lambda s: s.name)
 def test_studies_of_real_images_train_as_published(study: Study) -> None:
     """As in the released config.yml: batches of 32 x 4, Adam 1e-4 with weight decay 1e-4, 280 to 256 pixels, 100 epochs."""
-    assert {(d.name, d.size, d.label) for d in study.datasets} == {("oai", 280, "subject"), ("cxr14", 280, "subject")}
+    assert {(d.name, d.size, d.label) for d in study.datasets} <= {("oai", 280, "subject"), ("cxr14", 280, "subject")}
     assert (study.confirmation.seeds, study.confirmation.folds, study.confirmation.epochs) == (5, 5, 100)
     for t in (arm.training for arm in study.arms):
         assert (t.batch_size, t.per_identity, t.lr, t.weight_decay) == (128, 4, 1e-4, 1e-4)
         assert t.augment == Augment() and t.augment.crop == 256
         assert isinstance(t.network, ResNet18) and t.network.dim == 128 and t.network.weights is not None
+
+
+def test_fundus_trains_as_the_authors_of_mirror_attention_did() -> None:
+    """As in commit 0bcd8dc of FundusDR: 256 pixels from 0 to 1, nothing augmented, shuffled batches of 128, Adam 1e-3, 50 epochs."""
+    study = WHOLE["fundus"]
+    assert [(d.name, d.size, d.label) for d in study.datasets] == [("eyepacs", 256, "grade")]
+    assert (study.confirmation.epochs, study.comparison.primary) == (50, "test/mhr_at_10")
+    for t in (arm.training for arm in study.arms):
+        assert (t.batch_size, t.per_identity, t.lr, t.weight_decay) == (128, None, 1e-3, 1e-5)
+        assert (t.augment.crop, t.augment.probability) == (256, 0) and isinstance(t.network.backbone, DenseNet121)
+
+
+def test_the_published_tables_have_their_rows() -> None:
+    for name, letters in (("adatriplet_oai", "oai"), ("adatriplet_cxr14", "cxr14")):
+        rows = published(WHOLE[name].datasets[0])
+        assert rows is not None and [d.name for d in WHOLE[name].datasets] == [letters]
+        theirs = {"SoftTriplet": "softtriple"} | {
+            n: n.lower() for n in ("ArcFace", "Triplet", "Contrastive", "WAT", "SCT")
+        }
+        arms = [*theirs.values(), "adatriplet", "adatriplet/automargin"]
+        assert {*theirs, "AdaTriplet"} == set(rows["name"]) and {a.name for a in WHOLE[name].arms} == set(arms)
 
 
 def test_the_grid_is_tried_whole_and_once() -> None:

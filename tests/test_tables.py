@@ -38,7 +38,9 @@ def test_the_headline_is_in_the_order_of_the_study(whole):
     frame = tables.headline(whole)
     assert frame["dataset"].unique(maintain_order=True).to_list() == ["oai", "knees"]
     assert frame["horizon"].unique(maintain_order=True).to_list() == [None, 12, 24]
-    assert frame["metric"].unique(maintain_order=True).to_list() == list(tables.METRICS)
+    assert frame["metric"].unique(maintain_order=True).to_list() == [
+        m for m in tables.METRICS if not m.endswith("_at_10")
+    ]
 
 
 def test_one_seed_has_no_standard_error(tmp_path):

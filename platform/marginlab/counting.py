@@ -26,10 +26,21 @@ class Counts:
     validation: int
     test: int
     channels: int = 1
+    graded: bool = False  # grades are to be found, in the images that were trained on
 
     @property
     def images(self) -> int:
         return self.train + self.validation + self.test
+
+    @property
+    def opened(self) -> int:
+        """Images that a network embeds when the test split is opened: queries and gallery."""
+        return self.images if self.graded else self.test
+
+    @property
+    def ranked(self) -> float:
+        """Pairs of a query and a gallery image then. Where both are parts of the test split, at most a quarter of its pairs."""
+        return self.test * (self.train + self.validation) if self.graded else self.test**2 / 4
 
 
 def counts(dataset: Dataset, workspace: Workspace) -> Counts:
@@ -40,24 +51,24 @@ def counts(dataset: Dataset, workspace: Workspace) -> Counts:
     """
     if workspace.packed(dataset).exists():
         packed = PackedDataset.open(workspace.packed(dataset))
-        return _of(packed.manifest, packed.channels)
-    raw = workspace.raw(dataset)
+        return _of(packed.manifest, packed.channels, dataset)
+    raw, graded = workspace.raw(dataset), dataset.label == "grade"
     if dataset.phantom is not None and not raw.exists():
         train, test = count(dataset.phantom)
-        return Counts(train - train // FOLDS, train // FOLDS, test, type(dataset.phantom).channels)
+        return Counts(train - train // FOLDS, train // FOLDS, test, type(dataset.phantom).channels, graded)
     try:
         table = (dataset.reader or reader_named(dataset.name)).read(raw)
-        return _of(with_folds(conform(table.rows, str(raw)), str(raw)), table.channels)
+        return _of(with_folds(conform(table.rows, str(raw)), str(raw), table.leaks), table.channels, dataset)
     except Exception:
         raise InputError(
             f"the images of dataset {dataset.name!r} cannot be counted (marginlab prepare names the reason)"
         ) from None
 
 
-def _of(rows: pl.DataFrame, channels: int) -> Counts:
+def _of(rows: pl.DataFrame, channels: int, dataset: Dataset) -> Counts:
     test = int((rows["split"] == "test").sum())
     validation = int((rows["fold"] == 0).sum())
-    return Counts(len(rows) - test - validation, validation, test, channels)
+    return Counts(len(rows) - test - validation, validation, test, channels, dataset.label == "grade")
 
 
 def expected_trials(rules: Search, epochs: int, begun: int = 0) -> float:

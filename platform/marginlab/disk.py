@@ -53,7 +53,7 @@ def disk(plan: Plan, counted: dict[str, Counts]) -> Disk:
         size = sizes[key.arm, c.channels]
         kept = size.weights + c.validation * size.embedding  # what MLflow copies
         trial = kept + size.checkpoint + RECORD_BYTES
-        winner = trial + c.test * size.embedding + ROW_BYTES * plan.epochs("confirmation")
+        winner = trial + c.opened * size.embedding + ROW_BYTES * plan.epochs("confirmation")
         leader = trial + ROW_BYTES * search.max_epochs
         confirmed = rules.seeds * rules.folds * (2 if rules.defaults and key.replicate == 0 else 1)
         rows = ROW_BYTES * search.epochs_budget

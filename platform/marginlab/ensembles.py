@@ -15,12 +15,14 @@ from typing import Any
 import polars as pl
 
 from marginlab.files import write_bytes
+from marginlab.retrieval import AT_K
 from marginlab.runs import RunFolder
 from marginlab.scores import QUERIES, ensemble_queries
 from marginlab.values import fingerprint
 
 FOLDER = "scores"
 FORMAT = 1
+_AT_K = tuple(f"test/{name}" for name in AT_K)
 
 
 def scored(study: Path, models: Sequence[tuple[RunFolder, dict[str, Any]]]) -> pl.DataFrame | None:
@@ -37,7 +39,8 @@ def scored(study: Path, models: Sequence[tuple[RunFolder, dict[str, Any]]]) -> p
     frames = [f.embeddings("test") for f, _ in models]
     if any(frame is None for frame in frames):
         return None
-    queries = ensemble_queries([frame for frame in frames if frame is not None])
+    graded = any(name.startswith(_AT_K) for _, result in models for name in result.get("test", {}))
+    queries = ensemble_queries([frame for frame in frames if frame is not None], graded=graded)
     whole = io.BytesIO()
     queries.write_parquet(whole)
     with contextlib.suppress(OSError):  # a study can be read where nothing can be written, or no longer
@@ -50,4 +53,4 @@ def _read(path: Path) -> pl.DataFrame | None:
         kept = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError):  # absent or damaged
         return None
-    return kept if dict(kept.schema) == QUERIES else None
+    return kept if QUERIES.items() <= dict(kept.schema).items() else None

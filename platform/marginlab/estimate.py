@@ -182,8 +182,7 @@ class _Model:
         pace, c = self.paces.of(key.dataset, key.arm, phase.kind), self.counted[key.dataset]
         batches = steps_per_epoch(c.train, self.plan.study.arm(key.arm).training.batch_size)
         evaluation = pace.evaluation(c.validation, c.validation**2, phase)
-        # Gallery and queries are two parts of the test split: at most a quarter of all pairs.
-        test = pace.evaluation(c.test, c.test**2 / 4, phase)
+        test = pace.evaluation(c.opened, c.ranked, phase)
         return _Cost(pace.training(batches, phase) + evaluation + pace.epoch_s, evaluation, test)
 
 

@@ -10,7 +10,6 @@ import polars as pl
 
 from marginlab.plan import SearchKey
 from marginlab.results import Results
-from marginlab.retrieval import METRICS
 from marginlab.values import InputError
 
 _TEST = "test/"
@@ -73,7 +72,7 @@ def pair(
     grid = Grid.of(by_arm[0].keys() & by_arm[1].keys())
     cells = [(r, s) for r in grid.replicates for s in grid.seeds]
     frames = [_frames(results, dataset, arm, cells, kind) for arm in (first, second)]
-    if not cells or metric.removeprefix(_TEST) not in METRICS or any(f is None for both in frames for f in both):
+    if not cells or any(f is None or metric.removeprefix(_TEST) not in f for both in frames for f in both):
         alone = [by_arm[0][c] - by_arm[1][c] for c in cells]
         return Paired(grid, np.array(alone, dtype=float).reshape(len(grid.replicates), len(grid.seeds), 1))
     kept = [f for both in frames for f in both if f is not None]

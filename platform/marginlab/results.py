@@ -237,7 +237,7 @@ class Results:
             )
             for (key, seed), frame in self.ensembles(kind).items()
         ]
-        return pl.concat(frames) if frames else pl.DataFrame(schema=PER_QUERY)
+        return pl.concat(frames, how="diagonal") if frames else pl.DataFrame(schema=PER_QUERY)
 
     def single_folds(self, kind: str = "confirmation") -> pl.DataFrame:
         """Test figures of each model on its own (:data:`SINGLE`). Models of one seed, or fold, are not independent."""

@@ -78,6 +78,9 @@ def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: 
     packed = {d.name: _prepared(workspace, d, progress) for d in study.datasets}
     for p in packed.values():
         p.require_queries()
+        for arm in study.arms:
+            if arm.training.per_identity is not None:
+                p.require_identities(arm.training.batch_size // arm.training.per_identity, f"Arm {arm.name!r}")
     return Plan(study, {n: p.fingerprint for n, p in packed.items()}, tuple(n for n, p in packed.items() if p.phantom))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from marginlab.data.subset import Subset
-from marginlab.retrieval import METRICS, Figures, Ranking, concatenate, protocol_means, protocol_queries
+from marginlab.retrieval import AT_K, METRICS, Figures, Ranking, concatenate, protocol_means, protocol_queries
 from marginlab.runs import read_embeddings, roles
 from marginlab.stored import visits
 from marginlab.values import InputError
@@ -30,7 +30,7 @@ QUERIES: dict[str, type[pl.DataType]] = {
     "months": pl.Float32,
     **{name: pl.Float64 for name in METRICS},  # NaN for a query without a match, which is in no mean
     "mrr": pl.Float64,  # 1 / rank of its nearest right answer
-}
+}  # and, where labels are grades, AT_K
 WORST: dict[str, type[pl.DataType]] = {
     "query": pl.Int64,  # packed rows
     "value": pl.Float64,
@@ -55,10 +55,11 @@ def query_means(queries: pl.DataFrame) -> dict[str, float]:
     """The figures over all queries and by horizon of a frame of :data:`QUERIES`."""
     if queries.is_empty():
         return {}
-    return protocol_means({name: queries[name].to_numpy() for name in METRICS}, queries["months"].to_numpy())
+    names = [name for name in (*METRICS, *AT_K) if name in queries.columns]
+    return protocol_means({name: queries[name].to_numpy() for name in names}, queries["months"].to_numpy())
 
 
-def ensemble_queries(frames: list[pl.DataFrame]) -> pl.DataFrame:
+def ensemble_queries(frames: list[pl.DataFrame], *, graded: bool = False) -> pl.DataFrame:
     """Each query's figures (:data:`QUERIES`) for several models as one, in the order of the rows."""
     frames = [f.sort("row") for f in frames]
     first = frames[0]
@@ -68,6 +69,8 @@ def ensemble_queries(frames: list[pl.DataFrame]) -> pl.DataFrame:
         )
     label, months = (first[name].to_numpy().copy() for name in ("label", "months"))
     query, gallery = roles(first)
+    names = (*METRICS, "mrr", *(AT_K if graded else ()))
+    schema = QUERIES | dict.fromkeys(names, pl.Float64)
     subset = Subset(
         pixels=np.empty((0, 0, 0, 0), dtype=np.uint8),
         rows=first["row"].to_numpy().copy(),
@@ -77,13 +80,13 @@ def ensemble_queries(frames: list[pl.DataFrame]) -> pl.DataFrame:
         gallery=gallery,
         query=query,
     )
-    columns = protocol_queries(concatenate([read_embeddings(f) for f in frames]), subset, (*METRICS, "mrr"))
+    columns = protocol_queries(concatenate([read_embeddings(f) for f in frames]), subset, names)
     if not columns:
-        return pl.DataFrame(schema=QUERIES)
+        return pl.DataFrame(schema=schema)
     place = first.select(
         "row", "label", pl.col("subject" if "subject" in first else "label").alias("subject"), "months"
     )
-    return place.filter(pl.Series(subset.query)).with_columns(**columns).cast(QUERIES)  # type: ignore[arg-type]
+    return place.filter(pl.Series(subset.query)).with_columns(**columns).cast(schema)  # type: ignore[arg-type]
 
 
 def long_scores(scores: dict[str, float]) -> Iterator[dict[str, Any]]:

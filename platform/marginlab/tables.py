@@ -12,11 +12,15 @@ from marginlab.published import beside
 from marginlab.results import Results, step_seconds
 from marginlab.study import Study
 
+AT_K = {"mhr_at": "mHR", "map_at": "mAP"}  # where labels are grades
 METRICS = {
     "test/map": "mAP",
     "test/map_at_r": "mAP@R",
     "test/cmc_1": "CMC-1",
     "test/cmc_allshots_1": "CMC-1 allshots",
+    **{
+        f"test/{name}_10": f"{shown}@10" for name, shown in AT_K.items()
+    },  # of several K one is shown, all are in the CSV
 }
 CURVES = ("val/map", "margin/epsilon", "margin/beta")
 STUDY_STEPS = ("phantoms", "prepare", "ray", "estimate", "search", "confirmation", "report")

@@ -93,3 +93,20 @@ def test_refusals(change, sentence):
     how = {"seed": 0, "epoch": 0, "batch_size": 16, "per_identity": 4, **change}
     with pytest.raises(InputError, match=sentence):
         batches(np.repeat(np.arange(10), 4), **how)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_shuffled_images_whatever_their_label(world):
+    labels = np.array([0] * 45 + [1] * 4 + [2])
+    how = {"seed": 3, "batch_size": 8, "per_identity": None}
+    whole = batches(labels, **how, epoch=1)
+    assert whole.shape == (6, 8) and len(set(whole.ravel())) == 48  # each image once, but for those that fill no batch
+    ranks = [batches(labels, **how, epoch=1, rank=r, world=world) for r in range(world)]
+    np.testing.assert_array_equal(np.concatenate(ranks, axis=1), whole)
+    assert not np.array_equal(whole, batches(labels, **how, epoch=2))
+    left_out = {i for e in range(40) for i in set(range(50)) - set(batches(labels, **how, epoch=e).ravel())}
+    assert len(left_out) > 30  # not always the same ones
+    with pytest.raises(InputError, match="A batch of 64 images needs as many, but there are 50"):
+        batches(labels, seed=0, epoch=0, batch_size=64, per_identity=None)
+    with pytest.raises(InputError, match="cannot be dealt evenly to 3 workers"):
+        batches(labels, **how, epoch=1, world=3)

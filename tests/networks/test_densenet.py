@@ -118,6 +118,8 @@ def test_files_are_checked():
         DenseNet121(weights="x.pth")
     with pytest.raises(InputError, match="DenseNet121.weights: there is no file"):
         DenseNet121(weights="x.pth", sha256="0" * 64).build(1)
+    with pytest.raises(InputError, match="DenseNet121.sha256 is 'a639ec9': .* its first eight hexadecimal digits"):
+        DenseNet121(weights="x.pth", sha256="a639ec9")
     with pytest.raises(InputError, match=r"DenseNet121.dim must be at least 1"):
         DenseNet121(dim=0)
 

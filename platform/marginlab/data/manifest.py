@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from marginlab.data.splits import FOLDS, leak_check
+from marginlab.data.splits import FOLDS, leak, leak_check
+from marginlab.data.subset import LABELS
 from marginlab.values import InputError
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "row": pl.Int64,  # 0 .. N-1, the row of images.npy
     "subject": pl.String,  # keyed pseudonym
-    "label": pl.String,  # what the network is to recognise: the subject, or the subject's knee
+    "label": pl.String,  # what the network is to recognise: the subject, the subject's knee, or the grade
     "months": pl.Float32,  # since the subject's first visit
     "side": pl.String,
     "view": pl.String,
     "site": pl.String,
     "split": pl.String,
     "fold": pl.Int8,  # 0 .. 4, training split only
-    "role": pl.String,  # in the test protocol: "gallery" first visit, "query" a later one, "other" neither
+    "role": pl.String,  # in the test protocol: "gallery", "query", or "other" for neither (:func:`role`)
     "channels": pl.Int8,
     "age": pl.Float32,  # years
     "grade": pl.Int8,
@@ -35,11 +36,16 @@ ALLOWED = {
     "role": ("gallery", "query", "other"),
     "fold": (*range(FOLDS), None),
 }
-LABELS = ("subject", "subject-side")
 
 
-def role() -> pl.Expr:
-    """The role that a reader gave; otherwise month 0 is the gallery and later months are queries."""
+def role(kind: str = "subject") -> pl.Expr:
+    """What an image is in the test protocol of a dataset with this label.
+
+    Where people are to be found: the role that a reader gave; otherwise month 0 is the gallery and later months are
+    queries. Where grades are: the training split is the gallery, the test split asks, whatever reader and months say.
+    """
+    if kind == "grade":
+        return pl.when(pl.col("split") == "train").then(pl.lit("gallery")).otherwise(pl.lit("query")).alias("role")
     months = pl.col("months")
     by_months = pl.when(months == 0).then(pl.lit("gallery")).when(months > 0).then(pl.lit("query"))
     return pl.coalesce(pl.col("role"), by_months, pl.lit("other"))
@@ -47,12 +53,17 @@ def role() -> pl.Expr:
 
 def label(kind: str) -> pl.Expr:
     if kind not in LABELS:
-        raise InputError(f"There is no label {kind!r}; a label is {' or '.join(LABELS)}.")
+        raise InputError(f"There is no label {kind!r}; a label is {', '.join(LABELS[:-1])} or {LABELS[-1]}.")
+    if kind == "grade":
+        return pl.col("grade").cast(pl.String)
     return pl.col("subject") if kind == "subject" else pl.col("subject") + "-" + pl.col("side")
 
 
-def validate(manifest: pl.DataFrame, place: str) -> None:
-    """Refuse a table that is no manifest, in a sentence that names the place, the row and the field."""
+def validate(manifest: pl.DataFrame, place: str, known_leak: dict[str, Any] | None = None) -> None:
+    """Refuse a table that is no manifest, in a sentence that names the place, the row and the field.
+
+    known_leak: what dataset.json says of a split that leaks (``splits.leak``). That leak passes and no other.
+    """
     for name, dtype in SCHEMA.items():
         if name not in manifest.columns:
             raise InputError(f"{place}: the column {name!r} is missing; prepare the dataset again.")
@@ -74,7 +85,10 @@ def validate(manifest: pl.DataFrame, place: str) -> None:
         _refuse(manifest, ~fine, name, f"must be one of {words}", place)
     wrong = (pl.col("split") == "test") == pl.col("fold").is_not_null()
     _refuse(manifest, wrong, "fold", "must be given for the training split and only there", place)
-    leak_check(manifest, place)
+    leak_check(manifest, place, leaks=known_leak is not None)
+    found = leak(manifest) if known_leak is not None else {}
+    if any(not isinstance(known_leak, dict) or known_leak.get(name) != count for name, count in found.items()):
+        raise InputError(f"{place}: its split leaks otherwise than dataset.json says; prepare the dataset again.")
 
 
 def _refuse(manifest: pl.DataFrame, wrong: pl.Expr, name: str, rule: str, place: str) -> None:

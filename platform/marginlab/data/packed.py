@@ -47,7 +47,7 @@ class PackedDataset:
             pixels = np.load(folder / "images.npy", mmap_mode="r")
         except (ValueError, EOFError, OSError):
             raise InputError(f"{folder / 'images.npy'}: the file is cut short or damaged; prepare it again.") from None
-        mf.validate(manifest, str(folder / "manifest.parquet"))
+        mf.validate(manifest, str(folder / "manifest.parquet"), info.get("leak"))
         expected = (info["images"], info["channels"], info["size"], info["size"])
         if len(manifest) != info["images"] or pixels.shape != expected or pixels.dtype != np.uint8:
             raise InputError(
@@ -104,8 +104,14 @@ class PackedDataset:
         validation = self._subset(pl.col("fold") == index)
         return Data(train, validation, self.mean, self.std, self.fingerprint, self.channels, self.size)
 
+    @property
+    def graded(self) -> bool:
+        """Whether grades are to be found, in the images that were trained on, rather than people."""
+        return bool(self.info["label"] == "grade")
+
     def test(self) -> Subset:
-        return self._subset(pl.col("split") == "test")
+        """The gallery and the queries of the test protocol. Where grades are to be found, the gallery is the training split."""
+        return self._subset(pl.lit(True) if self.graded else pl.col("split") == "test")
 
     def _subset(self, condition: pl.Expr) -> Subset:
         rows = self.manifest.filter(condition)
@@ -115,20 +121,31 @@ class PackedDataset:
             pixels=self.pixels,
             rows=rows["row"].to_numpy().copy(),
             label=label,
-            visit=mf.codes(_visits(label, months)),
+            visit=mf.codes(rows.select("label", "subject").rows() if self.graded else _visits(label, months)),
             months=months,
             gallery=(rows["role"] == "gallery").to_numpy().copy(),
             query=(rows["role"] == "query").to_numpy().copy(),
             subject=mf.codes(rows["subject"]),
+            graded=self.graded,
         )
 
     def require_queries(self) -> None:
         """Refuse a dataset that a study could train on for days and then say nothing about."""
-        test = self._subset(pl.col("split") == "test")
+        test = self.test()
         if not (test.gallery.any() and test.query.any()):
             raise InputError(
                 f"Dataset {self.info['name']!r}: its test split has {int(test.gallery.sum())} first visits and "
-                f"{int(test.query.sum())} later ones, so nothing can be looked for: give the months (or roles) of its images."
+                f"{int(test.query.sum())} later ones, so nothing can be looked for: give the months (or roles) of its images, "
+                "or look for grades with label='grade'."
+            )
+
+    def require_identities(self, count: int, what: str) -> None:
+        """Refuse batches that no fold can fill. ``what``: whose batches they are, for the sentence."""
+        folds = [self.manifest.filter(pl.col("fold") != index)["label"].n_unique() for index in range(FOLDS)]
+        if count > min(folds):
+            raise InputError(
+                f"{what}: a batch holds {count} identities (batch_size / per_identity), but dataset {self.name!r} has "
+                f"{min(folds)} to train on: lower batch_size, raise per_identity, or draw images at random with per_identity=None."
             )
 
     def describe(self) -> dict[str, Any]:

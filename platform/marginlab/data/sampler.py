@@ -1,8 +1,10 @@
-"""P x K batches as a pure function: P identities with K images each, the same on any machine and any number of ranks.
+"""Batches as a pure function: P identities with K images each, the same on any machine and any number of ranks.
 
 The scheme is that of pytorch-metric-learning's ``MPerClassSampler``: every batch draws its identities anew, without
 replacement, so an epoch as long as the data need not show every image. There is no state to save or to restore:
 a resumed run asks for the epoch that it lost and gets the batches it would have had.
+
+Where labels are grades, of which there are few, batches are shuffled images instead, as common as each grade is.
 """
 
 from __future__ import annotations
@@ -13,15 +15,26 @@ from marginlab.values import InputError, stable_seed
 
 
 def batches(
-    labels: np.ndarray, *, seed: int, epoch: int, batch_size: int, per_identity: int, rank: int = 0, world: int = 1
+    labels: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    per_identity: int | None,
+    rank: int = 0,
+    world: int = 1,
 ) -> np.ndarray:
     """Positions into ``labels`` for every step of one epoch: int64 [steps, batch_size // world].
 
     A batch is ``batch_size / per_identity`` distinct identities with ``per_identity`` images each; images repeat only
     where an identity has fewer. ``steps`` is the number of images over ``batch_size``, rounded down, and at least 1.
     Rank ``r`` gets the ``r``-th block of whole identities: the ranks' batches, concatenated, are the global batch.
+
+    ``per_identity=None``: every image at most once per epoch, in random order, whatever its label.
     """
     labels = np.asarray(labels)
+    if per_identity is None:
+        return _shuffled(len(labels), seed, epoch, batch_size, rank, world)
     identities = _identities_per_batch(batch_size, per_identity, rank, world)
     order = np.argsort(labels, kind="stable")  # images of one identity lie together
     _, first, count = np.unique(labels[order], return_index=True, return_counts=True)
@@ -39,6 +52,15 @@ def batches(
     position = order[first[who][..., None] + which].reshape(steps, batch_size)
     own = batch_size // world
     return np.ascontiguousarray(position[:, rank * own : (rank + 1) * own], dtype=np.int64)
+
+
+def _shuffled(images: int, seed: int, epoch: int, batch_size: int, rank: int, world: int) -> np.ndarray:
+    own = _identities_per_batch(batch_size, 1, rank, world) // world
+    if images < batch_size:
+        raise InputError(f"A batch of {batch_size} images needs as many, but there are {images}: lower batch_size.")
+    order = np.argsort(np.random.default_rng(stable_seed("batches", seed, epoch)).random(images), kind="stable")
+    plan = order[: steps_per_epoch(images, batch_size) * batch_size].reshape(-1, batch_size)
+    return np.ascontiguousarray(plan[:, rank * own : (rank + 1) * own], dtype=np.int64)
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:

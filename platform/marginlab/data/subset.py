@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LABELS = ("subject", "subject-side", "grade")  # what a network may be taught to recognise
+
 
 @dataclass(frozen=True)
 class Subset:
@@ -19,6 +21,9 @@ class Subset:
     gallery: np.ndarray  # bool [n], in the gallery of the test protocol (first visit)
     query: np.ndarray  # bool [n], a query of the test protocol (a later visit)
     subject: np.ndarray | None = None  # int64 [n], 0 .. : whose image it is; a label may be one side of a subject
+    # Labels are grades, which many subjects share: a visit is then whatever one subject has of one grade, the gallery is
+    # the training split, and the test split asks.
+    graded: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)

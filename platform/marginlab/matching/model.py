@@ -59,9 +59,9 @@ def describe(record: dict[str, Any], run_folder: Path, dataset: PackedDataset) -
 
 
 def rates_of(run_folder: Path, dataset: PackedDataset) -> Rates | None:
-    """Counted on the run's validation embeddings; None where it has none."""
+    """Counted on the run's validation embeddings; None where it has none, and for a network that knows grades, not people."""
     path = run_folder / "embeddings" / "validation.parquet"
-    if not path.exists():
+    if dataset.graded or not path.exists():
         return None
     stored = Stored.open(path)
     frame = stored.frame

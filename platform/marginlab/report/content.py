@@ -103,7 +103,10 @@ class Content:
         return f"{', '.join(self.phantoms)}: {PHANTOM}" if self.phantoms else ""
 
     def metrics(self, dataset: str) -> list[str]:
-        return self.headline.filter(pl.col("dataset") == dataset)["metric"].unique(maintain_order=True).to_list()
+        """Those shown: the named ones, and the primary whatever it is."""
+        shown = [*tables.METRICS, split_metric(self.results.study.comparison.primary)[0]]
+        here = self.headline.filter(pl.col("dataset") == dataset, pl.col("metric").is_in(shown))
+        return here["metric"].unique(maintain_order=True).to_list()
 
     def grid(self, dataset: str) -> list[list[Row]]:
         """The headline table of a dataset: the arms at each horizon; arms without a figure yet have empty cells.

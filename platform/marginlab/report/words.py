@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from marginlab.compare import LEVEL, Answer
-from marginlab.tables import METRICS
+from marginlab.tables import AT_K, METRICS
 
 PHANTOM = "measured on phantoms (synthetic images), says nothing about patients"
 NOTHING = "–"
@@ -47,7 +47,10 @@ def percent_of(mean: float | None, se: float | None) -> str:
 
 
 def metric_name(metric: str) -> str:
-    return METRICS.get(metric, metric.removeprefix("test/"))
+    kind, _, k = metric.removeprefix("test/").rpartition("_")
+    return METRICS.get(metric) or (
+        f"{AT_K[kind]}@{k}" if kind in AT_K and k.isdigit() else metric.removeprefix("test/")
+    )
 
 
 def horizon_name(months: int | None) -> str:

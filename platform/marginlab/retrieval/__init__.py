@@ -6,9 +6,10 @@ in parts (``streaming``). ``protocol`` has the published protocols.
 
 from marginlab.retrieval.embeddings import Embeddings, concatenate, unit
 from marginlab.retrieval.protocol import protocol_means, protocol_queries, protocol_scores, validation_scores
-from marginlab.retrieval.ranking import METRICS, Figures, Ranking, Worst
+from marginlab.retrieval.ranking import AT_K, METRICS, Figures, Ranking, Worst
 
 __all__ = [
+    "AT_K",
     "METRICS",
     "Embeddings",
     "Figures",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from marginlab.data.subset import Subset
 from marginlab.retrieval.embeddings import Embeddings, unit
-from marginlab.retrieval.ranking import METRICS, Ranking, mean
+from marginlab.retrieval.ranking import AT_K, METRICS, Ranking, mean
 from marginlab.values import InputError
 
 _POSITIVES_AT_ONCE = 2**25  # ranks held at a time
@@ -20,22 +20,28 @@ def validation_scores(embeddings: Embeddings, subset: Subset) -> dict[str, float
     """The published validation protocol on embeddings [n, D]: every image against all others, the same visit excluded.
 
     Keys: ``map``, ``map_at_r``, ``cmc_1``, ``cmc_allshots_1``; besides, the mAP of each horizon under the test protocol as
-    ``map_12m`` and so on. No entry is NaN: what has no match is left out.
+    ``map_12m`` and so on; where labels are grades, ``AT_K`` too. No entry is NaN: what has no match is left out.
     """
     embeddings = _checked(embeddings, subset)
     everything = np.ones(len(subset), dtype=bool)
-    out = _means(_per_query(embeddings, subset, everything, everything), everything, "")
+    out = _means(_per_query(embeddings, subset, everything, everything, metrics_of(subset)), everything, "")
+    if subset.graded:  # roles are those of the test protocol, and a validation has no second side
+        return out
     over_time = protocol_scores(embeddings, subset)
     return out | {key: over_time[key] for key in (f"map_{h}m" for h in subset.horizons()) if key in over_time}
 
 
 def protocol_scores(embeddings: Embeddings, subset: Subset) -> dict[str, float]:
-    """The published test protocol: the subset's gallery images (first visits) against its query images (later visits).
+    """The published test protocol: the subset's query images (later visits) look for its gallery images (first visits).
 
     The keys of :func:`validation_scores` over all queries, and each with ``_12m`` and so on over the queries of that many
     months after the first visit. No entry is NaN: what has no match is left out.
     """
-    return protocol_means(protocol_queries(embeddings, subset), subset.months[subset.query])
+    return protocol_means(protocol_queries(embeddings, subset, metrics_of(subset)), subset.months[subset.query])
+
+
+def metrics_of(subset: Subset) -> tuple[str, ...]:
+    return (*METRICS, *AT_K) if subset.graded else METRICS
 
 
 def protocol_queries(embeddings: Embeddings, subset: Subset, names: Sequence[str] = METRICS) -> dict[str, np.ndarray]:

@@ -22,6 +22,9 @@ from marginlab.retrieval.streaming import Parts, find_in_parts
 from marginlab.values import InputError
 
 METRICS = ("map", "map_at_r", "cmc_1", "cmc_allshots_1")
+AT_K = tuple(
+    f"{kind}_{k}" for kind in ("mhr_at", "map_at") for k in (5, 10, 20, 50)
+)  # besides, where labels are grades
 
 
 @dataclass(frozen=True)

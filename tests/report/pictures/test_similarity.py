@@ -40,8 +40,11 @@ def test_pairs_of_one_visit_are_no_positives(tmp_path):
 
 
 def test_many_images_are_thinned_by_whole_subjects(monkeypatch):
-    monkeypatch.setattr(similarity, "IMAGES", 6)
-    assert similarity._subjects(np.repeat(np.arange(6), 3)).tolist() == [0, 3]
+    monkeypatch.setattr(similarity, "IMAGES", 12)
+    subjects = np.repeat(np.arange(12), 3)
+    assert subjects[similarity._thinned(subjects)].tolist() == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
+    grades = np.repeat(np.arange(3), 12)  # so few, and so many of each
+    assert np.bincount(grades[similarity._thinned(grades)]).tolist() == [4, 4, 4]
 
 
 def test_an_arm_without_runs_has_no_panel(tmp_path):

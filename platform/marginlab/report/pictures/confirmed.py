@@ -22,6 +22,9 @@ from marginlab.values import InputError
 MOST_PAIRS = 20_000_000  # of query and gallery image, compared per model: a second at D = 640
 
 
+SAME = {"subject": "subject", "subject-side": "subject and side", "grade": "grade"}  # by the dataset's label
+
+
 @dataclass(frozen=True)
 class Seed:
     """Where a seed's test embeddings are: a file per fold."""
@@ -59,7 +62,7 @@ class Model:
 
     @cached_property
     def ranking(self) -> Ranking:
-        """Under the test protocol: later visits look for first visits."""
+        """Under the test protocol."""
         if not len(self.query):
             raise InputError("The test split has no query, no image of a later visit.")
         visit = visits(self.label, self.months)
@@ -76,7 +79,7 @@ class Confirmed:
     """All seeds of one dataset whose folds are all there. Embeddings are read when they are asked for."""
 
     dataset: str
-    same: str  # what two images of one label have in common
+    same: str  # what two images of one label have in common (SAME)
     seeds: tuple[Seed, ...]  # in the order of the study's arms, then by replicate and seed
 
     @classmethod
@@ -95,8 +98,11 @@ class Confirmed:
                 if len(paths) == results.study.confirmation.folds and all(p.is_file() for p in paths):
                     place = group.row(0, named=True)
                     found.append(Seed(arm.name, place["replicate"], place["seed_index"], tuple(paths)))
-        same = "subject" if results.study.dataset(dataset).label == "subject" else "subject and side"
-        return cls(dataset, same, tuple(found))
+        return cls(dataset, SAME[results.study.dataset(dataset).label], tuple(found))
+
+    @property
+    def gallery(self) -> str:
+        return "the training split" if self.same == SAME["grade"] else "first visits"
 
     @property
     def arms(self) -> list[str]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from marginlab.report import figures
-from marginlab.report.pictures.confirmed import Confirmed, Model
+from marginlab.report.pictures.confirmed import SAME, Confirmed, Model
 from marginlab.report.pictures.picture import Picture, sentences
 from marginlab.report.words import percent
 from marginlab.results import Results
@@ -36,14 +36,17 @@ def picture(results: Results, confirmed: Confirmed) -> Picture:
         raise InputError("No seed has test embeddings yet.")
     subjects = max(m.frame["subject"].n_unique() for m in maps.values())
     shares = ", ".join(f"{percent(m.share)} ({arm})" for arm, m in maps.items())
-    of = "subjects" if confirmed.same == "subject" else "sides of subjects"
+    graded = confirmed.same == SAME["grade"]
+    what = "grade" if graded else "subject"
+    of = {"subject": "subjects", "grade": "grades"}.get(confirmed.same, "sides of subjects")
     gone = [arm for arm in wanted if arm not in maps]
     caption = sentences(
         [
             f"Test images of the {subjects} {of} that have most, on the first two principal components of their own "
             f"embeddings, which hold {shares} of the variance: what lies apart here lies apart, what lies together may not.",
-            "Colour and shape: the subject. Filled: the first visit; hollow: later ones. A thread leads from each image to the "
-            f"middle of its subject. {confirmed.whose()}",
+            f"Colour and shape: the {what}. "
+            + ("" if graded else "Filled: the first visit; hollow: later ones. ")
+            + f"A thread leads from each image to the middle of its {what}. {confirmed.whose()}",
             "Each arm has a space, and so axes, of its own.",
             f"{', '.join(gone)} has no seed with test embeddings." if gone else "",
         ]

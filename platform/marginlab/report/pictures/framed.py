@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,9 +38,13 @@ def table(columns: Sequence[Markup | str], rows: Sequence[tuple[Markup | str, Se
     return _TABLE.format(heads, Markup().join(lines))
 
 
-def head(query: str, months: int) -> Markup:
-    """A column's heading: which query, and how long after the subject's first visit."""
-    return Markup("{}<br>{} months").format(query, months)
+def head(query: str, months: int | None) -> Markup:
+    """A column's heading: which query, and how long after the subject's first visit where that is known."""
+    return Markup("{}").format(query) if months is None else Markup("{}<br>{} months").format(query, months)
+
+
+def whole(months: float) -> int | None:
+    return None if math.isnan(months) else round(float(months))
 
 
 def arm_head(index: int, arm: str) -> Markup:

@@ -9,7 +9,7 @@ import polars as pl
 from markupsafe import Markup
 
 from marginlab.report.pictures.confirmed import Confirmed, Model
-from marginlab.report.pictures.framed import Cell, arm_head, head, table
+from marginlab.report.pictures.framed import whole, Cell, arm_head, head, table
 from marginlab.report.pictures.images import Images
 from marginlab.report.pictures.picture import Picture, sentences
 from marginlab.report.words import number, percent
@@ -20,7 +20,7 @@ QUERIES = 8  # columns
 TITLE = "First matches"
 MATCHES: dict[str, type[pl.DataType]] = {
     "query": pl.Int64,  # packed rows
-    "months": pl.Int64,  # after the subject's first visit
+    "months": pl.Int64,  # after the subject's first visit; null where unknown
     "arm": pl.String,
     "found": pl.Int64,  # the first match
     "right": pl.Boolean,
@@ -40,7 +40,7 @@ def picture(results: Results, confirmed: Confirmed, images: Images) -> Picture:
     missing = [a for a in arms if a not in models]
     caption = sentences(
         [
-            f"The query, and below it what each arm finds first in the gallery of first visits. {confirmed.whose()}",
+            f"The query, and below it what each arm finds first in the gallery of {confirmed.gallery}. {confirmed.whose()}",
             f"✓ in green: the same {confirmed.same}. ✗ in orange: another one, and the rank of the nearest right one. Numbers: similarity.",
             f"In {differ} of the {len(queries)} columns the arms differ: such queries were looked for in every second column, "
             "the others are drawn by lot, over all horizons. Over all queries the first match is right for "
@@ -99,7 +99,7 @@ def matches(models: dict[str, Model], queries: list[int]) -> pl.DataFrame:
             rows.append(
                 {
                     "query": m.rows[m.query[q]],
-                    "months": round(float(m.months[m.query[q]])),
+                    "months": whole(m.months[m.query[q]]),
                     "arm": arm,
                     "found": packed[found],
                     "right": rank == 1,

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from marginlab.report import figures
+from marginlab.report.pictures.confirmed import SAME
 from marginlab.report.pictures.picture import Picture, sentences
 from marginlab.results import Results
 from marginlab.retrieval import unit
@@ -20,6 +21,7 @@ from marginlab.values import InputError
 
 RUNS = 5  # confirmation runs per arm, evenly chosen
 IMAGES = 800  # per run, of whole subjects, evenly chosen
+FEW = 10  # labels: fewer are grades
 BINS = 50  # over [-1, 1]
 TITLE = "Similarity of positive and negative pairs"
 WIDTH = 2 / BINS
@@ -45,7 +47,7 @@ def picture(results: Results, dataset: str) -> Picture:
     if not len(pairs):
         raise InputError("No confirmation run has validation embeddings yet.")
     arms = [a.name for a in results.study.arms]
-    same = "subject" if results.study.dataset(dataset).label == "subject" else "subject and side"
+    same = SAME[results.study.dataset(dataset).label]
     over_time = means(results, dataset)
     caption = sentences(
         [
@@ -126,7 +128,7 @@ def _counts(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """How many positive and negative pairs fall into each bin, float64 [BINS] each. Every unordered pair counts once."""
     frame = pl.read_parquet(path)
     label = frame["label"].to_numpy()
-    keep = np.isin(label, _subjects(label))
+    keep = _thinned(label)
     frame, label = frame.filter(pl.Series(keep)), label[keep]
     x = unit(read_embeddings(frame)).numpy()
     visit = visits(label, frame["months"].to_numpy())
@@ -138,11 +140,11 @@ def _counts(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return count[0], count[1]
 
 
-def _subjects(label: np.ndarray) -> np.ndarray:
-    """Labels whose images number about IMAGES together, evenly chosen."""
-    labels = np.unique(label)
+def _thinned(label: np.ndarray) -> np.ndarray:
+    """bool [n]: about IMAGES images, evenly chosen: whole subjects, so that pairs are left; where grades are few, images of each."""
+    labels, of = np.unique(label, return_inverse=True)
     every = max(1, -(-len(label) // IMAGES))
-    return labels[::every]
+    return np.asarray((np.arange(len(label)) if len(labels) < FEW else of) % every == 0)
 
 
 def means(results: Results, dataset: str) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from marginlab.report.pictures.confirmed import Confirmed, Model
-from marginlab.report.pictures.framed import Cell, head, table
+from marginlab.report.pictures.framed import whole, Cell, head, table
 from marginlab.report.pictures.images import Images
 from marginlab.report.pictures.picture import Picture, sentences
 from marginlab.report.words import number
@@ -30,7 +30,9 @@ def picture(results: Results, confirmed: Confirmed, images: Images) -> Picture:
     caption = sentences(
         [
             f"The {len(frame)} queries of the lowest average precision (AP) of {arm}, worst first. {confirmed.whose()}",
-            "Green: the nearest right answer; orange: the nearest wrong one; ranks in the gallery of first visits.",
+            "Green: the nearest right answer; orange: the nearest wrong one; ranks in the gallery of "
+            + confirmed.gallery
+            + ".",
             f"Looked for among one of every {model.every} queries." if model.every > 1 else "",
         ]
     )
@@ -41,7 +43,7 @@ def worst(model: Model, n: int = QUERIES) -> pl.DataFrame:
     """:data:`marginlab.scores.WORST` with the months of each query."""
     frame = worst_queries(model.ranking, model.rows[model.query], model.rows[model.gallery], n)
     months = dict(zip(model.rows.tolist(), model.months.tolist(), strict=True))
-    return frame.with_columns(months=pl.Series([round(months[row]) for row in frame["query"]], dtype=pl.Int64))
+    return frame.with_columns(months=pl.Series([whole(months[row]) for row in frame["query"]], dtype=pl.Int64))
 
 
 def drawing(frame: pl.DataFrame, images: Images) -> Markup:
