@@ -54,7 +54,7 @@ def embed(
     """Embed images with a trained network: made the model's size as marginlab prepare does it, on the unit sphere.
 
     Images that cannot be read are listed in OUT.unreadable.csv and passed over. No code in the model's folder is run,
-    unless --trust-code says so. PNG, JPEG and TIFF are read; DICOM has to be exported first.
+    unless --trust-code says so. PNG, JPEG, TIFF and DICOM are read.
     """
     from marginlab.matching import embed as embedding
     from marginlab.matching.images import listed

@@ -93,7 +93,7 @@ def damaged(root, how):
         ("truncated", "the image is truncated or damaged"),
         ("flipped bit", "the image is truncated or damaged"),
         ("empty", "the file is empty"),
-        ("text", "the file is no PNG, JPEG, TIFF image"),
+        ("text", "the file is no PNG, JPEG, TIFF or DICOM image"),
         ("missing", "the file does not exist"),
     ],
 )

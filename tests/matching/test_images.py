@@ -58,7 +58,7 @@ def test_folders_are_searched_and_names_are_as_given(tmp_path, config, monkeypat
     assert [p.name for p in found.items] == ["in/b.PNG", "in/c.tif", "in/deep/er/a.jpg", "in/scan.dcm"]
     assert found.unsided == 4 and listed("in", config, flip=True).unsided == 0
     ((*images, reason),) = decoded(found.items, config)
-    assert all(image.shape == (1, 36, 36) for image in images) and reason == "the file is no PNG, JPEG, TIFF image"
+    assert all(image.shape == (1, 36, 36) for image in images) and reason == "the DICOM file holds no image"
     (one,) = listed("in/b.PNG", config, flip=True).items
     assert (one.name, one.path, one.flip) == ("in/b.PNG", tmp_path / "in/b.PNG", True)
     Path("in/list.txt").write_text("b.PNG\n\ndeep/er/a.jpg\n")

@@ -1,4 +1,4 @@
-"""One image file to uint8 pixels. Pillow and numpy alone, so that a decoding process starts quickly."""
+"""One image file to uint8 pixels. Pillow and numpy alone, so that a decoding process starts quickly; pydicom where needed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "TIFF")
+DICOM_ENDINGS = (".dcm", ".dicom")
+OLD_DICOM = b"\x08\x00"  # how files without a preamble begin, which are older than it; their ending has to say so, too
 DARK = 16  # of 255: a pixel whose brightest channel is no brighter belongs to the border
 SPECKS = 0.01  # share of a column's or row's pixels that may be brighter by noise, dust or compression
 
@@ -31,23 +33,28 @@ class Decoder:
         The reason names no file: it is published with the dataset.
         """
         path, flip = task
-        file = (self.root / path).resolve()
-        if not file.is_relative_to(self.root.resolve()):
-            return "the path points outside the raw folder"
-        if not file.is_file():
-            return "the file does not exist"
-        if file.stat().st_size == 0:
-            return "the file is empty"
+        try:
+            file = (self.root / path).resolve()
+            if not file.is_relative_to(self.root.resolve()):
+                return "the path points outside the raw folder"
+            if not file.is_file():
+                return "the file does not exist"
+            if file.stat().st_size == 0:
+                return "the file is empty"
+        except (OSError, RuntimeError, ValueError):  # too long, a link to itself, characters that no name may have
+            return "the path leads nowhere, or into a folder that may not be read"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(file, formats=FORMATS) as image:
+                with _opened(file) as image:
                     pixels = self._pixels(image)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return f"the image has more than {Image.MAX_IMAGE_PIXELS} pixels"
         except UnidentifiedImageError:
-            return f"the file is no {', '.join(FORMATS)} image"
-        except _Unreadable as e:
+            return f"the file is no {', '.join(FORMATS)} or DICOM image"
+        except PermissionError:
+            return "the file may not be read"
+        except Unreadable as e:
             return str(e)
         except Exception as e:  # a damaged file can raise anything in its decoder; the next image does not care
             return f"the image is truncated or damaged ({type(e).__name__})"
@@ -65,8 +72,19 @@ class Decoder:
         return pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
 
 
-class _Unreadable(Exception):
-    pass
+class Unreadable(Exception):
+    """Why an image cannot be used, without its name."""
+
+
+def _opened(file: Path) -> Image.Image:
+    """By content: what a file is called does not matter."""
+    with open(file, "rb") as opened:
+        head = opened.read(132)
+    if head[128:] == b"DICM" or (head[:2] == OLD_DICOM and file.suffix.lower() in DICOM_ENDINGS):
+        from marginlab.data.dicom import picture  # pydicom takes a while to import
+
+        return picture(file)
+    return Image.open(file, formats=FORMATS)
 
 
 def trimmed(image: Image.Image) -> Image.Image:
@@ -77,7 +95,7 @@ def trimmed(image: Image.Image) -> Image.Image:
     bright = np.asarray(reduce(ImageChops.lighter, image.split())) > DARK
     columns, rows = (np.flatnonzero(np.count_nonzero(bright, axis=a) > SPECKS * bright.shape[a]) for a in (0, 1))
     if not len(columns) or not len(rows):
-        raise _Unreadable(f"the image is black: hardly a pixel is brighter than {DARK} of 255")
+        raise Unreadable(f"the image is black: hardly a pixel is brighter than {DARK} of 255")
     left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     width, height = right - left, bottom - top
     side = max(width, height)
@@ -94,8 +112,8 @@ def eight_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65535:
-            raise _Unreadable("the image has more than 16 bits per pixel")
+            raise Unreadable("the image has more than 16 bits per pixel")
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
     if image.mode == "F":
-        raise _Unreadable("the image holds floating-point pixels; use 8 or 16 bits")
+        raise Unreadable("the image holds floating-point pixels; use 8 or 16 bits")
     return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")

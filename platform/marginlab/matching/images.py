@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from marginlab.data.decode import Decoder
+from marginlab.data.decode import DICOM_ENDINGS, Decoder
 from marginlab.data.store import INLINE
 from marginlab.values import InputError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-NOT_READ = (".dcm", ".dicom")  # found in folders all the same, so that the report names them
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_ENDINGS)
 LISTS = (".txt", ".csv")
 BLOCK = 256  # images that are decoded and embedded together
 _BOOL = {"": None, "1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -58,7 +57,7 @@ def listed(given: str, config: dict[str, Any], flip: bool = False) -> Pictures:
     place = Path(given).expanduser()
     rows: list[tuple[str, Path, bool | None]]
     if place.is_dir():
-        found = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS + NOT_READ and p.is_file())
+        found = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
         names = [str(p.relative_to(place)) for p in found]
         shown = [n for n in names if not any(part.startswith(".") for part in Path(n).parts)]
         rows = [(os.path.join(given, n), place / n, None) for n in shown]
