@@ -125,5 +125,5 @@ def test_no_images(tmp_path):
     root = write_by_hand(tmp_path / "raw")
     for image in root.rglob("*.png"):
         image.unlink()
-    with pytest.raises(InputError, match="no images are in images/"):
+    with pytest.raises(InputError, match=r"no images \(\.png\) are in images/"):
         CXR14().read(root)

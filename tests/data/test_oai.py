@@ -68,7 +68,7 @@ def test_what_is_left_out_is_reported_and_named_only_in_the_items(tmp_path):
             "2 files are left out: not named <ID>_<months>_..._<L|R>, with months among 0, 12, 24, 36, 48, 72, 96.",
             ("9000001_18_x_R.png", "readme.txt"),
         ),
-        ("There is no table kxr_sq_bu03.txt: images at month 24 have no grade.", ()),
+        ("There is no table kxr_sq_bu03: images at month 24 have no grade.", ()),
         ("1 images are left out: they have no site (V00SITE).", ("ResizedImages/9000004_00_x_R.png",)),
         (
             "1 images are left out: they have no age between 0 and 120 at their visit.",

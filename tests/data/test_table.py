@@ -61,6 +61,8 @@ def test_subjects_are_drawn_whole_and_stay_where_they_are(tmp_path):
         ("path,subject\na,1\n", r"neither months nor date"),
         ("path,subject,months\na,1,0\nb,,0\n", r"row 2: the field 'subject' is empty"),
         ("path,subject,months\na,1,0\nb,1,soon\n", r"row 2: the field 'months' must be a number, not 'soon'"),
+        ("path,subject,months\na,1,inf\n", r"row 1: the field 'months' must be a number, not 'inf'"),
+        ("Path,path,subject,months\na,a,1,0\n", r"the table cannot be read: .*path"),
         ("path,subject,months,grade\na,1,0,2.5\n", r"row 1: the field 'grade' must be a whole number, not '2.5'"),
         ("path,subject,months,flip\na,1,0,perhaps\n", r"row 1: the field 'flip' must be true or false"),
         ("path,subject,date\na,1,31.5.2019\n", r"row 1: the field 'date' must be a day such as 2019-05-31"),

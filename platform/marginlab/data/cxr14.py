@@ -1,7 +1,8 @@
 """Chest radiographs: ChestX-ray14 of the NIH Clinical Center.
 
 The raw folder holds ``Data_Entry_2017_v2020.csv`` (or the older ``Data_Entry_2017.csv``), the official lists
-``train_val_list.txt`` and ``test_list.txt``, and the images in ``images_*/images/`` or ``images/``.
+``train_val_list.txt`` and ``test_list.txt``, and the images: in ``images_*/images/`` (as unpacked from Kaggle's archive),
+``images_*/`` or ``images/`` (all twelve archives of the NIH unpacked in one place).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from marginlab.data.raw import Problem, RawTable, read_table
 from marginlab.values import InputError, value
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+IMAGES = "images"
 LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
 LONGEST = 156  # months: as published, later images are neither gallery nor query (in this dataset, wrong ages)
 
@@ -50,7 +52,7 @@ class CXR14:
             months=12 * (pl.col("age") - first),
             view=pl.when(pl.col("view").is_in(["AP", "PA"])).then("view"),
         ).with_columns(
-            path=pl.coalesce("path", "images/" + pl.col("name")),
+            path=pl.coalesce("path", f"{IMAGES}/" + pl.col("name")),
             role=pl.when(~pl.col("months").is_between(0, LONGEST, closed="left")).then(pl.lit("other")),
         )
         odd = rows.filter(pl.col("role").is_not_null())["name"]
@@ -83,7 +85,8 @@ def _official_split(root: Path) -> pl.DataFrame:
     for split, file in LISTS.items():
         if not (root / file).is_file():
             raise InputError(f"{root}: the official list {file} is missing.")
-        names = sorted(set((root / file).read_text().split()))
+        lines = (root / file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        names = sorted({line.strip() for line in lines} - {""})
         parts.append(pl.DataFrame({"name": names}, {"name": pl.String}).with_columns(split=pl.lit(split)))
     both = parts[0].join(parts[1], on="name", how="semi")["name"]
     if len(both):
@@ -93,8 +96,13 @@ def _official_split(root: Path) -> pl.DataFrame:
 
 def _files(root: Path) -> dict[str, str]:
     """{name: path relative to root} of the image files."""
-    folders = [*sorted(root.glob("images_*/images")), root / "images"]
-    found = {f.name: f.relative_to(root).as_posix() for folder in folders if folder.is_dir() for f in folder.iterdir()}
+    parts = sorted(root.glob("images_*"))
+    found: dict[str, str] = {}
+    for folder in (*parts, *(part / IMAGES for part in parts), root / IMAGES):
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            path = file.relative_to(root).as_posix()
+            if file.name.lower().endswith(".png") and found.setdefault(file.name, path) != path:
+                raise InputError(f"{root}: two files for one image, {found[file.name]} and {path}; keep one.")
     if not found:
-        raise InputError(f"{root}: no images are in images/ or images_*/images/.")
+        raise InputError(f"{root}: no images (.png) are in images/, images_*/images/ or images_*/.")
     return found

@@ -1,7 +1,7 @@
 """Knee radiographs of the Osteoarthritis Initiative, one knee per file.
 
-The raw folder holds ``ResizedImages/<ID>_<months>_..._<L|R>.<png|jpg|jpeg|tif>`` and, anywhere else below it and in any
-case, the tables ``enrollees`` and ``allclinical<visit>`` (.txt, .csv or .sas7bdat) and ``kxr_sq_bu<visit>.txt``.
+The raw folder holds ``ResizedImages/<ID>_<months>_..._<L|R>.<png|jpg|jpeg|tif|tiff|dcm|dicom>`` and, anywhere else below it
+and in any case, the tables ``enrollees``, ``allclinical<visit>`` and ``kxr_sq_bu<visit>``, each as .txt, .csv or .sas7bdat.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from pathlib import Path
 
 import polars as pl
 
+from marginlab.data.decode import DICOM_ENDINGS
 from marginlab.data.raw import Problem, RawTable, find_table, leading_number, read_table
 from marginlab.values import InputError, value
 
 VISITS = {0: "00", 12: "01", 24: "03", 36: "05", 48: "06", 72: "08", 96: "10"}  # months: code in names and columns
 IMAGES = "ResizedImages"
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_ENDINGS)
+TABLES = (".txt", ".csv", ".sas7bdat")  # the first that is there
 
 
 @value
@@ -35,7 +37,7 @@ class OAI:
         ages = pl.concat([_ages(root, m) for m in months])
         grades = [_grades(root, m) for m in months]
         problems += [
-            Problem(f"There is no table kxr_sq_bu{VISITS[m]}.txt: images at month {m} have no grade.")
+            Problem(f"There is no table kxr_sq_bu{VISITS[m]}: images at month {m} have no grade.")
             for m, g in zip(months, grades, strict=True)
             if g is None
         ]
@@ -65,7 +67,7 @@ def _images(root: Path) -> tuple[pl.DataFrame, list[Problem]]:
         else:
             strange.append(file.name)
     if not records:
-        raise InputError(f"{folder}: no image is named <ID>_<months>_..._<L|R>.png (or .jpg, .jpeg, .tif).")
+        raise InputError(f"{folder}: no image is named <ID>_<months>_..._<L|R>.png (or .jpg, .tif, .dcm).")
     schema = {"path": pl.String, "subject": pl.String, "months": pl.Int64, "side": pl.String}
     months = ", ".join(map(str, VISITS))
     sentence = f"{len(strange)} files are left out: not named <ID>_<months>_..._<L|R>, with months among {months}."
@@ -73,10 +75,14 @@ def _images(root: Path) -> tuple[pl.DataFrame, list[Problem]]:
 
 
 def _table(root: Path, name: str) -> Path:
-    path = find_table(root, [name + ending for ending in (".txt", ".csv", ".sas7bdat")], skip=IMAGES)
+    path = _found(root, name)
     if path is None:
-        raise InputError(f"{root}: the table {name} (.txt, .csv or .sas7bdat) is missing.")
+        raise InputError(f"{root}: the table {name} ({', '.join(TABLES[:-1])} or {TABLES[-1]}) is missing.")
     return path
+
+
+def _found(root: Path, name: str) -> Path | None:
+    return find_table(root, [name + ending for ending in TABLES], skip=IMAGES)
 
 
 def _ages(root: Path, months: int) -> pl.DataFrame:
@@ -88,7 +94,7 @@ def _ages(root: Path, months: int) -> pl.DataFrame:
 def _grades(root: Path, months: int) -> pl.DataFrame | None:
     """Kellgren-Lawrence grades. A knee has a row per reading project: its first graded one counts."""
     code = VISITS[months]
-    path = find_table(root, [f"kxr_sq_bu{code}.txt"], skip=IMAGES)
+    path = _found(root, f"kxr_sq_bu{code}")
     if path is None:
         return None
     table = read_table(path, {"subject": "ID", "side": "SIDE", "grade": f"V{code}XRKL"})

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -33,6 +33,12 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "flip": pl.Boolean,  # mirror the image when it is decoded (right knees)
 }
 REQUIRED = ("path", "subject", "split")
+ALLOWED = {  # or unknown, but for the split
+    "split": ("train", "test"),
+    "side": ("L", "R"),
+    "view": ("AP", "PA"),
+    "role": ("gallery", "query", "other"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class RawTable:
     mean: tuple[float, ...] = (0.5,)  # per channel, of pixel / 255
     std: tuple[float, ...] = (0.5,)
     trim: bool = False  # crop dark borders before all else (decode.trimmed)
+    leaks: bool = False  # subjects may be on both sides of the test split; how many are is kept with the dataset
 
 
 class Reader(Protocol):
@@ -87,6 +94,13 @@ def conform(rows: pl.DataFrame, place: str) -> pl.DataFrame:
     twice = rows.filter(pl.col("path").is_duplicated())
     if len(twice):
         raise InputError(f"{place}: two records for one image, {twice['path'][0]}; keep one of them.")
+    for name, values in ALLOWED.items():
+        wrong = rows.filter(~pl.col(name).is_in(values))
+        if len(wrong):
+            raise InputError(
+                f"{place}, image {wrong['path'][0]}: the field {name!r} must be one of {', '.join(values)}, "
+                f"not {wrong[name][0]!r}."
+            )
     return rows.sort("path")
 
 
@@ -121,29 +135,24 @@ def read_table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
             raise InputError(f"{path}: the column {name} is missing; this does not look like the table it should be.")
         indices[new] = lower.index(name.lower())
     if path.suffix.lower() == ".sas7bdat":
-        import pyreadstat
-
-        content, _ = pyreadstat.read_sas7bdat(
-            str(path), usecols=[header[i] for i in indices.values()], output_format="dict"
-        )
+        content, _ = _sas(path, usecols=[header[i] for i in indices.values()])
         frame = pl.DataFrame({new: [_text(v) for v in content[header[i]]] for new, i in indices.items()})
+        if not len(frame):
+            raise InputError(f"{path}: the table has no rows.")
         return frame.cast(pl.String)
     try:
         table = pl.read_csv(
             path,
             separator=_separator(path),
-            has_header=False,
-            skip_rows=1,
-            new_columns=[f"column_{i}" for i in range(len(header))],
             infer_schema=False,
             encoding="utf8-lossy",
             truncate_ragged_lines=True,
         )
-    except pl.exceptions.NoDataError:
-        raise InputError(f"{path}: the table has no rows.") from None
     except pl.exceptions.PolarsError as e:
         raise InputError(f"{path}: the table cannot be read: {str(e).splitlines()[0]}") from None
-    return table.select(pl.col(f"column_{i}").str.strip_chars().alias(new) for new, i in indices.items())
+    if not len(table):
+        raise InputError(f"{path}: the table has no rows.")
+    return pl.DataFrame({new: table.to_series(i).str.strip_chars() for new, i in indices.items()})
 
 
 def leading_number(name: str) -> pl.Expr:
@@ -153,11 +162,23 @@ def leading_number(name: str) -> pl.Expr:
 
 def _header(path: Path) -> list[str]:
     if path.suffix.lower() == ".sas7bdat":
-        import pyreadstat  # only where such a file is read: it takes a second to import
-
-        return list(pyreadstat.read_sas7bdat(str(path), metadataonly=True)[1].column_names)
+        return list(_sas(path, metadataonly=True)[1].column_names)
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        return next(csv.reader(file, delimiter=_separator(path)), [])
+        try:
+            return next(csv.reader(file, delimiter=_separator(path)), [])
+        except csv.Error as e:
+            raise InputError(f"{path}: the table cannot be read: its first line has a {e}.") from None
+
+
+def _sas(path: Path, **arguments: Any) -> tuple[dict[str, Any], Any]:
+    """Columns by name, and what pyreadstat knows of them."""
+    import pyreadstat  # only where such a file is read: it takes a second to import
+
+    try:
+        content: tuple[dict[str, Any], Any] = pyreadstat.read_sas7bdat(str(path), output_format="dict", **arguments)
+    except Exception as e:  # damaged files end in many kinds
+        raise InputError(f"{path}: the SAS table is damaged, or no SAS table: {e}") from None
+    return content
 
 
 def _separator(path: Path) -> str:

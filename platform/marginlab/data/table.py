@@ -85,9 +85,9 @@ def _read(path: Path) -> pl.DataFrame:
             table = table.select(pl.col(n).cast(pl.String) for n in table.columns if not table[n].dtype.is_nested())
         else:
             table = pl.read_csv(path, separator=_separator(path), infer_schema=False)
+        table = table.rename({n: n.strip().lower().removeprefix("\ufeff") for n in table.columns})
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as e:
         raise InputError(f"{path}: the table cannot be read: {(str(e) or 'it is empty').splitlines()[0]}") from None
-    table = table.rename({n: n.strip().lower().removeprefix("\ufeff") for n in table.columns})
     text = pl.all().str.strip_chars()
     return table.with_columns(text).with_columns(pl.when(pl.all() != "").then(pl.all()))
 
@@ -111,7 +111,10 @@ def _parsed(table: pl.DataFrame, path: Path, name: str) -> pl.Expr:
         fine, parsed, kind = low.is_in([*_TRUE, *_FALSE]), low.is_in(_TRUE), "true or false"
     else:
         parsed = pl.col(name).cast(dtype, strict=False)
-        fine, kind = parsed.is_not_null() | pl.col(name).is_null(), "a number" if dtype.is_float() else "a whole number"
+        fine = (parsed.is_finite().fill_null(False) if dtype.is_float() else parsed.is_not_null()) | pl.col(
+            name
+        ).is_null()
+        kind = "a number" if dtype.is_float() else "a whole number"
     if row := _first(table, ~fine):
         raise InputError(f"{path}, row {row}: the field {name!r} must be {kind}, not {table[name][row - 1]!r}.")
     return parsed.alias(name)
