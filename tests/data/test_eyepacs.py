@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.model_selection import train_test_split
 
 from marginlab.data import eyepacs
-from marginlab.data.eyepacs import EyePACS
+from marginlab.data.eyepacs import EyePACS, EyePACSByImage, image_split
+from marginlab.data.packed import PackedDataset
 from marginlab.data.raw import RawTable, conform
+from marginlab.data.readers import reader
 from marginlab.data.splits import drawn_split, with_folds
 from marginlab.data.store import prepare
 from marginlab.values import InputError
@@ -176,3 +179,73 @@ def test_a_folder_becomes_a_packed_dataset(tmp_path: Path, private_home: Path) -
         "the image is black: hardly a pixel is brighter than 16 of 255",
         "the image is truncated or damaged",
     ]
+
+
+@pytest.mark.parametrize(("count", "seed"), [(35_108, 11), (35_126, 11), (101, 3), (5, 0), (12, 11)])
+def test_the_published_split_is_scikit_learns(count: int, seed: int) -> None:
+    train, test = train_test_split(np.arange(count), test_size=0.2, random_state=seed)
+    drawn = image_split(count, seed)
+    assert np.flatnonzero(drawn).tolist() == sorted(test) and np.flatnonzero(~drawn).tolist() == sorted(train)
+
+
+def test_the_published_list_has_as_many_images_as_published() -> None:
+    assert (image_split(35_108, 11).sum(), (~image_split(35_108, 11)).sum()) == (7_022, 28_086)
+
+
+def by_image(root: Path) -> tuple[Path, list[str], list[str]]:
+    """Eight patients with both eyes; the table is in no order, and one of its images is missing."""
+    names = [f"{p}_{side}" for p in (21, 5, 300, 4, 77, 8, 61, 12) for side in ("right", "left")]
+    names = [names[i] for i in np.random.default_rng(0).permutation(len(names))]
+    for name in names[:3] + names[4:]:
+        eye(root / "train" / f"{name}.jpeg")
+    (root / "trainLabels.csv").write_text("image,level\n" + "".join(f"{n},{i % 5}\n" for i, n in enumerate(names)))
+    return root, *(list(part) for part in train_test_split(names, test_size=0.2, random_state=11))
+
+
+def test_split_by_image_the_leak_is_counted_by_hand(tmp_path: Path) -> None:
+    root, train, test = by_image(tmp_path)
+    table = reader("eyepacs-by-image").read(root)
+    found = {Path(path).stem: split for path, split in table.rows.select("path", "split").rows()}
+    gone = (set(train) | set(test)) - set(found)
+    assert len(gone) == 1 and found == {n: "test" if n in test else "train" for n in {*train, *test} - gone}
+    patients = {n.split("_")[0] for n in train if n in found}
+    fellows = [n for n in test if n in found and n.split("_")[0] in patients]
+    tested = {n.split("_")[0] for n in test if n in found}
+    assert len(test) == 4 and fellows  # 16 rows, a fifth of them rounded up
+    assert table.leaks and table.problems[-1].sentence == (
+        f"The test split leaks: {len({n.split('_')[0] for n in fellows})} of its {len(tested)} subjects are also in the "
+        f"training split, so another image of the same subject is there for {len(fellows)} of its "
+        f"{sum(n in found for n in test)} images."
+    )
+    assert table.problems[-1].items == ()
+
+
+def test_that_leak_and_no_other_gets_into_a_packed_dataset(tmp_path: Path, private_home: Path) -> None:
+    root, _, test = by_image(tmp_path / "raw")
+    packed = prepare(EyePACSByImage(), root, tmp_path / "out", name="leaky", size=8, label="grade")
+    info = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert info["leak"]["sentence"] == report["problems"][-1]
+    rows = packed.manifest
+    assert (rows["split"] == "test").sum() == info["leak"]["test_images"] <= len(test)
+    torn = rows.group_by("subject").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    assert len(torn) == info["leak"]["subjects"] > 0
+    folds = rows.filter(split="train").group_by("subject").agg(pl.col("fold").n_unique())
+    assert folds["fold"].to_list() == [1] * len(folds)
+
+    def opens_as(**changes: object) -> None:
+        (tmp_path / "out" / "dataset.json").write_text(json.dumps({**info, **changes}))
+        PackedDataset.open(tmp_path / "out")
+
+    opens_as()
+    with pytest.raises(InputError, match="is in split .* such subjects"):
+        opens_as(leak=None)
+    for wrong in ({**info["leak"], "images": 1 + info["leak"]["images"]}, {}, "yes"):
+        with pytest.raises(InputError, match="leaks otherwise than dataset.json says"):
+            opens_as(leak=wrong)
+    both = rows.filter((pl.col("split") == "train") & (pl.col("row").count().over("subject", "split") == 2))["row"][0]
+    moved = pl.when(pl.col("row") == both).then((pl.col("fold") + 1) % 5).otherwise("fold").cast(pl.Int8)
+    twice = rows.with_columns(fold=moved)  # the two eyes of a training patient in two folds
+    twice.write_parquet(tmp_path / "out" / "manifest.parquet")
+    with pytest.raises(InputError, match="is in fold"):
+        opens_as()

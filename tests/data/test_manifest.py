@@ -82,7 +82,7 @@ def test_labels():
     rows = pl.DataFrame({"subject": ["a", "a"], "side": ["L", "R"]})
     assert rows.select(label("subject")).to_series().to_list() == ["a", "a"]
     assert rows.select(label("subject-side")).to_series().to_list() == ["a-L", "a-R"]
-    with pytest.raises(InputError, match="There is no label 'knee'; a label is subject or subject-side"):
+    with pytest.raises(InputError, match="There is no label 'knee'; a label is subject, subject-side or grade"):
         label("knee")
 
 

@@ -7,14 +7,17 @@ too, whose table may be called ``trainLabels_cropped.csv``.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from marginlab.data.raw import Problem, RawTable, find_table, read_table
-from marginlab.data.splits import drawn_split
+from marginlab.data.splits import drawn_split, leak, leak_sentence
 from marginlab.values import InputError, value
 
 TABLES = ("trainLabels.csv", "trainLabels_cropped.csv")
@@ -28,11 +31,10 @@ _KEY = ["subject", "side"]
 class EyePACS:
     """One record per image that has a grade from 0 to 4; both eyes of a patient have the patient as their subject.
 
-    The split is by patient. The published one is by image, and leaks: 5,692 of its 6,359 test patients are in the gallery,
-    too, with their fellow eye. It cannot be had here, because a subject on two sides of a split is refused.
+    The split is by patient. The published one is by image, and leaks: ``EyePACSByImage``.
 
     There are no dates, so months are unknown and nobody has a first visit and a later one: every image has the role
-    "other". Fundus images are retrieved by grade, not by person; a gallery and queries of that kind are not made here.
+    "other". Fundus images are retrieved by grade: the label ``grade`` makes a gallery and queries of both splits.
 
     Pixels are used from 0 to 1 without normalisation, as published. Dark borders are cropped (``decode.trimmed``), and what
     is left is put on a black square, so that a round fundus stays round and in the middle however the camera framed it; on
@@ -49,26 +51,72 @@ class EyePACS:
             )
 
     def read(self, root: Path) -> RawTable:
-        problems: list[Problem] = []
-        labels = _labels(root, problems)
-        images = _images(root, labels, problems)
-        rows = images.join(labels, on=_KEY, how="inner")
-        for lost, fault, name in (
-            (images.join(labels, on=_KEY, how="anti"), "images are left out: they have no label", "path"),
-            (labels.join(images, on=_KEY, how="anti"), "labels are left out: there is no such image", "image"),
-            (rows.filter(pl.col("grade").is_null()), "images are left out: their grade is not 0, 1, 2, 3 or 4", "path"),
-        ):
-            if len(lost):
-                problems.append(Problem(f"{len(lost)} {fault}.", tuple(lost[name].sort())))
-        rows = rows.filter(pl.col("grade").is_not_null()).drop("image").sort("path")
-        if not len(rows):
-            raise InputError(f"{root}: no image has a grade from 0 to {GRADES - 1}; the table and the images differ.")
-        rows = rows.with_columns(drawn_split(rows["subject"], self.test), role=pl.lit("other"))
-        return RawTable(rows, tuple(problems), channels=3, trim=self.trim, mean=(0.0,) * 3, std=(1.0,) * 3)
+        rows, problems = _records(root)
+        return _raw(rows.with_columns(drawn_split(rows["subject"], self.test)), problems, self.trim)
+
+
+@value
+class EyePACSByImage:
+    """The same records split by image, as in the published code: 20% of the table's rows for testing.
+
+    These are ``sklearn.model_selection.train_test_split(rows, test_size=0.2, random_state=11)``, without scikit-learn: of
+    the permutation that the seed gives, the first 20%, rounded up. All rows of the table count, in its order, also those
+    whose image is missing. The published lists are those of the resized copy with 35,108 rows (7,022 for testing); another
+    table gives other lists.
+
+    **It leaks.** Whoever has one eye in the test split mostly has the other in the training split: 5,692 of 6,359 test
+    patients of the published lists. How many there are is counted, printed, and kept with the dataset. Folds of the training
+    split are by patient all the same.
+    """
+
+    seed: int = 11
+    trim: bool = True  # crop dark borders
+
+    def read(self, root: Path) -> RawTable:
+        rows, problems = _records(root)
+        test = image_split(int(rows["rows"][0]), self.seed)[rows["position"].to_numpy()]
+        rows = rows.with_columns(split=pl.when(pl.Series(test)).then(pl.lit("test")).otherwise(pl.lit("train")))
+        problems.append(Problem(leak_sentence(leak(rows))))
+        return replace(_raw(rows, problems, self.trim), leaks=True)
+
+
+def image_split(count: int, seed: int, share: float = 0.2) -> np.ndarray:
+    """bool [count]: the test rows of scikit-learn's ``train_test_split``.
+
+    Source: scikit-learn's ``_validate_shuffle_split`` (the test part is rounded up) and ``ShuffleSplit._iter_indices`` (it
+    comes first). NumPy promises that ``RandomState`` stays as it is.
+    """
+    test = np.zeros(count, dtype=bool)
+    test[np.random.RandomState(seed).permutation(count)[: math.ceil(share * count)]] = True
+    return test
+
+
+def _raw(rows: pl.DataFrame, problems: list[Problem], trim: bool) -> RawTable:
+    rows = rows.drop("position", "rows").with_columns(role=pl.lit("other"))
+    return RawTable(rows, tuple(problems), channels=3, trim=trim, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def _records(root: Path) -> tuple[pl.DataFrame, list[Problem]]:
+    """Images that have a grade, by path, with the position of their label among the rows of the table."""
+    problems: list[Problem] = []
+    labels = _labels(root, problems)
+    images = _images(root, labels, problems)
+    rows = images.join(labels, on=_KEY, how="inner")
+    for lost, fault, name in (
+        (images.join(labels, on=_KEY, how="anti"), "images are left out: they have no label", "path"),
+        (labels.join(images, on=_KEY, how="anti"), "labels are left out: there is no such image", "image"),
+        (rows.filter(pl.col("grade").is_null()), "images are left out: their grade is not 0, 1, 2, 3 or 4", "path"),
+    ):
+        if len(lost):
+            problems.append(Problem(f"{len(lost)} {fault}.", tuple(lost[name].sort())))
+    rows = rows.filter(pl.col("grade").is_not_null()).drop("image").sort("path")
+    if not len(rows):
+        raise InputError(f"{root}: no image has a grade from 0 to {GRADES - 1}; the table and the images differ.")
+    return rows, problems
 
 
 def _labels(root: Path, problems: list[Problem]) -> pl.DataFrame:
-    """Columns subject, side, image (as the table says) and grade, null where it is none."""
+    """Columns subject, side, image (as the table says), grade (null where it is none), position and rows of the table."""
     path = find_table(root, TABLES)
     if path is None:
         raise InputError(f"{root}: the table {TABLES[0]} is missing.")
@@ -85,6 +133,8 @@ def _labels(root: Path, problems: list[Problem]) -> pl.DataFrame:
         pl.Series("side", [found and found[1] for found in named], pl.String),
         "image",
         grade.alias("grade"),
+        pl.int_range(pl.len()).alias("position"),
+        pl.len().alias("rows"),
     ).drop_nulls("subject")
     table = table.unique([*_KEY, "grade"], keep="first", maintain_order=True)
     twice = table.filter(pl.struct(_KEY).is_duplicated())

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from marginlab.data.cxr14 import CXR14
-from marginlab.data.eyepacs import EyePACS
+from marginlab.data.eyepacs import EyePACS, EyePACSByImage
 from marginlab.data.oai import OAI
 from marginlab.data.raw import Reader
 from marginlab.values import InputError
 
-READERS: dict[str, Reader] = {"oai": OAI(), "cxr14": CXR14(), "eyepacs": EyePACS()}
+READERS: dict[str, Reader] = {
+    "oai": OAI(),
+    "cxr14": CXR14(),
+    "eyepacs": EyePACS(),
+    "eyepacs-by-image": EyePACSByImage(),  # as published; it leaks
+}
 
 
 def reader(name: str) -> Reader:
