@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = [
     "phantom",
     "prepare",
+    "verify",
     "plan",
     "run",
     "status",
@@ -105,13 +106,18 @@ def test_a_damaged_delivery_is_refused_and_nothing_is_left(
     assert "enrollees" in fails(capsys, "prepare", "oai", str(copy), "--size", "36")
 
 
-def test_prepare_reads_a_table_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("my images").mkdir()
+def own_table(images: int) -> None:
+    """Test subjects from the tenth on."""
+    Path("my images").mkdir(exist_ok=True)
     lines = ["path,subject,months,split"]
-    for i in range(24):
+    for i in range(images):
         Image.new("L", (20, 20), 10 * i).save(f"my images/{i}.png")
         lines.append(f"{i}.png,p{i // 2},{12 * (i % 2)},{'test' if i >= 18 else 'train'}")
     Path("my images/knees.csv").write_text("\n".join(lines))
+
+
+def test_prepare_reads_a_table_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    own_table(24)
     assert call("prepare", "table", "my images/knees.csv", "--size", "16") == 0
     out = " ".join(capsys.readouterr().out.split())
     declared = "Dataset('knees', root='my images', size=16, reader=Table('knees.csv'))"
@@ -120,6 +126,29 @@ def test_prepare_reads_a_table_of_ones_own(capsys: pytest.CaptureFixture[str]) -
     assert (found / "manifest.parquet").exists()  # where the study of that sentence looks for it
     assert "There is no table" in fails(capsys, "prepare", "table", "my images/none.csv")
     assert "--name and --colour are for a table" in fails(capsys, "prepare", "oai", "my images", "--colour")
+
+
+def test_images_are_added_and_the_dataset_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    own_table(24)
+    argv = ("prepare", "table", "my images/knees.csv", "--size", "16", "--workers", "1")
+    assert call(*argv) == 0
+    own_table(26)
+    capsys.readouterr()
+    assert call(*argv) == 0
+    assert "If the raw folder has more images now, add them: --extend." in " ".join(capsys.readouterr().out.split())
+    assert call(*argv, "--extend") == 0
+    out = capsys.readouterr().out
+    assert "test: 8 images, 4 subjects" in out and "It was there already" not in out
+    (folder,) = Path("workspace/data").glob("knees-*")
+    assert call("verify", str(folder)) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "As it was prepared: images, table and fingerprint; no subject is in two splits" in out and "Next: " in out
+    assert "Look at this: 26 images are of a single colour (rows 0, 1, 2, 3, 4, ...)" in out
+    with (folder / "images.npy").open("r+b") as file:
+        file.seek(-10, 2)
+        file.write(b"damage")
+    assert "the pixels of rows 0 to 25 are not those that were prepared" in fails(capsys, "verify", str(folder))
+    assert "--workers is for this machine alone" in fails(capsys, *argv, "--address", "head:6379")
 
 
 STUDY = """

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from marginlab import cli_models, cli_replay
-from marginlab.shell import HERE, Bar, WorkspaceOption, console, errors, say_next
+from marginlab import cli_data, cli_models, cli_replay
+from marginlab.shell import HERE, WorkspaceOption, console, errors, say_next
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
@@ -34,83 +34,9 @@ Address = Annotated[
 ]
 
 
-@app.command(epilog="Example:  marginlab phantom oai --out raw/oai --subjects 60 --size 96")
-def phantom(
-    dataset: Annotated[str, typer.Argument(help="Which layout: oai, cxr14 or eyepacs.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
-    subjects: Annotated[int | None, typer.Option(help="How many subjects; by default the demo's number.")] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels per side.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed draws other subjects.")] = 0,
-) -> None:
-    """Render synthetic subjects, their images and tables, in a real dataset's own file layout."""
-    import dataclasses
-
-    from marginlab.data.phantom import PHANTOMS, write
-
-    if dataset not in PHANTOMS:
-        raise InputError(f"There is no phantom {dataset!r}; there are {', '.join(PHANTOMS)}.")
-    if out.exists():
-        raise InputError(f"{out} exists: name a new folder.")
-    chosen = {k: v for k, v in {"subjects": subjects, "size": size, "seed": seed}.items() if v is not None}
-    value = dataclasses.replace(PHANTOMS[dataset], **chosen)
-    partial = out.with_name(out.name + ".partial")
-    with Bar(f"rendering {dataset}") as progress:
-        write(value, partial, progress=lambda done, total: progress("", done, total))
-    partial.rename(out)
-    say_next(f"marginlab prepare {dataset} {out} --size {value.size}")
-
-
-@app.command(epilog="Example:  marginlab prepare oai /data/OAI --size 280")
-def prepare(
-    dataset: Annotated[
-        str, typer.Argument(help="Which reader: oai, cxr14, eyepacs, or table for a table of your own.")
-    ],
-    root: Annotated[Path, typer.Argument(help="The raw folder, as the data provider delivered it; or your table.")],
-    size: Annotated[int, typer.Option(help="Pixels per side, as stored.")] = 280,
-    label: Annotated[str, typer.Option(help="What counts as the same: subject or subject-side.")] = "subject",
-    unreadable: Annotated[
-        float, typer.Option(help="The largest share of unreadable images that may be left out.")
-    ] = 0.01,
-    name: Annotated[str | None, typer.Option(help="Of a table's dataset; by default the table's file name.")] = None,
-    colour: Annotated[bool, typer.Option("--colour", help="A table's images keep their three channels.")] = False,
-    workspace: WorkspaceOption = HERE,
-) -> None:
-    """Decode a raw folder once: manifest, splits and folds, leak check, memory-mapped images.
-
-    A table of your own (CSV or Parquet) has a row per image: path, subject, months or date, and what else you know of it.
-    """
-    from marginlab.data.table import Table
-    from marginlab.study import Dataset
-
-    reader = Table(root.name, channels=3 if colour else 1) if dataset == "table" else None
-    if reader is None and (name or colour):
-        raise InputError("--name and --colour are for a table of your own; the other readers know theirs.")
-    if reader is not None:
-        dataset, root = name or root.stem, root.parent
-    declared = Dataset(dataset, root=str(root), reader=reader, size=size, label=label, unreadable=unreadable)
-    space = _space(workspace)
-    with Bar(f"preparing {dataset}") as progress:
-        packed = space.prepare(declared, progress)
-    d = packed.describe()
-    console.print(f"[bold]{packed.folder}[/]", highlight=False, soft_wrap=True)
-    for part in ("train", "test"):
-        c = d["splits"][part]
-        console.print(
-            f"  {part}: {c['images']} images, {c['subjects']} subjects, queries at {c['horizons']} months",
-            highlight=False,
-        )
-    console.print(
-        f"  fingerprint {packed.fingerprint}; what was left out: {packed.folder / 'report.json'}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    given = {"label": label, "unreadable": unreadable}
-    fields = "".join(f", {k}={v!r}" for k, v in given.items() if v != getattr(Dataset, k))
-    if reader is not None:
-        fields += f", reader=Table({reader.file!r}{', channels=3' if colour else ''})"
-    say_next(
-        f"use Dataset({dataset!r}, root={str(root)!r}, size={size}{fields}) in a study file, then marginlab plan STUDY.py"
-    )
+app.command(epilog="Example:  marginlab phantom oai --out raw/oai --subjects 60 --size 96")(cli_data.phantom)
+app.command(epilog="Example:  marginlab prepare oai /data/OAI --size 280")(cli_data.prepare)
+app.command(epilog="Example:  marginlab verify workspace/data/oai-0a1b2c3d4e")(cli_data.verify)
 
 
 @app.command(epilog="Example:  marginlab plan studies/demo.py")

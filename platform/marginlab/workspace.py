@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from marginlab.data.adding import restore
+from marginlab.data.decoding import Hands
 from marginlab.data.packed import PackedDataset
 from marginlab.data.readers import reader as reader_named
 from marginlab.data.store import prepare
@@ -99,14 +101,23 @@ class Workspace:
                 stack.enter_context(locked(lock, wait=True))
             yield
 
-    def prepare(self, dataset: Dataset, progress: Progress) -> PackedDataset:
-        """The packed dataset, prepared first where it is not there yet."""
+    def prepare(
+        self,
+        dataset: Dataset,
+        progress: Progress,
+        *,
+        extend: bool = False,
+        workers: int | None = None,
+        hands: Hands | None = None,
+    ) -> PackedDataset:
+        """The packed dataset, prepared first where it is not there yet, or brought up to its raw folder (``extend``)."""
         folder = self.packed(dataset)
-        if folder.exists():
+        if folder.exists() and not extend:
             return PackedDataset.open(folder)
         self.render(dataset, progress)
         with self._alone(folder, progress):
-            if folder.exists():
+            restore(folder)
+            if folder.exists() and not extend:
                 return PackedDataset.open(folder)
             return prepare(
                 dataset.reader or reader_named(dataset.name),
@@ -117,12 +128,15 @@ class Workspace:
                 label=dataset.label,
                 unreadable_limit=dataset.unreadable,
                 progress=lambda done, total: progress(f"prepare {dataset.name}", done, total),
+                extend=extend,
+                workers=workers,
+                hands=hands,
             )
 
-    def check_sources(self, study: Study) -> None:
-        """Fail before anything starts where a raw folder or reader is missing."""
+    def check_sources(self, study: Study, without: Collection[str] = ()) -> None:
+        """Fail before anything starts where a raw folder or reader is missing. ``without``: datasets that may be missing."""
         for dataset in study.datasets:
-            if not self.packed(dataset).exists():
+            if not self.packed(dataset).exists() and dataset.name not in without:
                 if dataset.reader is None:
                     reader_named(dataset.name)
                 if dataset.root and not self.raw(dataset).is_dir():

@@ -26,17 +26,20 @@ def pseudonym(key: bytes, subject: str) -> str:
     return hashlib.blake2b(subject.encode(), key=key, digest_size=10).hexdigest()
 
 
-def key_of(file: Path) -> bytes:
-    """The key in the private file; a new one if there is none. The same data prepared again keeps its pseudonyms."""
-    if not file.exists():
-        return secrets.token_bytes(32)
+def read_private(file: Path) -> dict[str, Any]:
+    """What :func:`write_private` wrote, with its key."""
     try:
-        key = bytes.fromhex(json.loads(file.read_text())["key"])
-        if len(key) == 32:
-            return key
+        content = json.loads(file.read_text())
+        if len(bytes.fromhex(content["key"])) == 32:
+            return dict(content)
     except (ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{file}: this private file is damaged, it has no key; restore it or move it away.")
+
+
+def key_of(file: Path, otherwise: bytes | None = None) -> bytes:
+    """The key in the private file; without one, the other key or a new one. The same data prepared again keeps its pseudonyms."""
+    return bytes.fromhex(read_private(file)["key"]) if file.exists() else otherwise or secrets.token_bytes(32)
 
 
 def write_private(file: Path, key: bytes, content: dict[str, Any]) -> None:

@@ -2,32 +2,35 @@
 
 A packed dataset is a folder: ``manifest.parquet``, ``images.npy`` (uint8 [N, C, size, size]), ``dataset.json`` and
 ``report.json``. It names neither people nor files (private.py).
+
+Killed at any moment and called again, ``prepare`` carries on (partial.py) and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import PIL
 import polars as pl
 
 from marginlab.data import manifest as mf
+from marginlab.data.adding import Before, become, before, is_there, restore
+from marginlab.data.checks import Reading, checks
 from marginlab.data.decode import Decoder
+from marginlab.data.decoding import Hands, Task, cores, here
 from marginlab.data.packed import FORMAT, PackedDataset
+from marginlab.data.partial import Partial, keys_of
 from marginlab.data.phantom import phantom_of
 from marginlab.data.private import default_folder, key_of, pseudonym, write_private
 from marginlab.data.raw import RawTable, Reader, conform
 from marginlab.data.splits import with_folds
+from marginlab.lock import Held, locked
 from marginlab.values import InputError, type_tag
 
 INLINE = 256  # images: fewer are decoded here, in less time than processes take to start
@@ -47,8 +50,12 @@ def prepare(
     phantom: str | None = None,
     private: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    extend: bool = False,
+    hands: Hands | None = None,
 ) -> PackedDataset:
     """Read, decode and split the raw folder ``root`` into the packed dataset ``out``, which appears whole or not at all.
+
+    What is decoded before a kill is kept in ``.<out>.partial`` beside it, and the same call carries on.
 
     crop: side of the centre crop in pixels, 0 for none, by default the reader's own choice.
     unreadable_limit: share of the images that may be left out because they cannot be decoded.
@@ -56,45 +63,69 @@ def prepare(
     its own work below ``if __name__ == "__main__"``.
     phantom: version of the generator, if the images are synthetic; by default what a rendered folder says of itself.
     private: folder for the file that maps rows to raw files (private.py). progress: called with (done, total).
+    extend: where ``out`` is there, put what the raw folder has now in its place, as if prepared anew but with the same
+    pseudonyms: only images whose file is new or has changed are decoded.
+    hands: who decodes, instead of processes of this machine (``marginlab.cluster.decoding.on_ray``).
     """
     root, out = Path(root), Path(out).absolute()
     phantom = phantom or phantom_of(root)
     secret = Path(private).absolute() if private is not None else default_folder().absolute()
-    _check_arguments(root, out, secret, size, unreadable_limit)
+    _check_arguments(root, out, secret, size, unreadable_limit, extend)
     table = reader.read(root)
-    rows = with_folds(conform(table.rows, str(root)), str(root)).with_columns(mf.role())
-    if label == "subject-side" and rows["side"].null_count():
-        file = rows.filter(pl.col("side").is_null())["path"][0]
-        raise InputError(f"{root}: the label subject-side needs a side for every image; {file} has none.")
-    rows = rows.with_columns(label=mf.label(label))
-    decoder = Decoder(root, size, table.channels, table.crop if crop is None else crop or None, table.trim)
-    with _partial(out) as folder:
-        with open(folder / "images.npy", "wb") as file:
-            unreadable = _decode_all(decoder, rows, file, unreadable_limit, workers, progress)
-        kept = rows.filter(~pl.int_range(pl.len()).is_in(list(unreadable))).with_row_index("row")
-        pixels = np.load(folder / "images.npy", mmap_mode="r")
-        fingerprint = mf.dataset_fingerprint(pixels, kept, table.mean, table.std)
+    rows = with_folds(conform(table.rows, str(root)), str(root)).with_columns(mf.role(label))
+    named = mf.label(label)  # of raw identifiers, and refused here where there is no such label
+    needed = {"subject-side": "side", "grade": "grade"}.get(label)
+    if needed and rows[needed].null_count():
+        file = rows.filter(pl.col(needed).is_null())["path"][0]
+        raise InputError(f"{root}: the label {label} needs a {needed} for every image; {file} has none.")
+    rows = rows.with_columns(label=named)
+    decoder = Decoder(root.absolute(), size, table.channels, table.crop if crop is None else crop or None, table.trim)
+    info: dict[str, Any] = {
+        "name": name,
+        "reader": type_tag(type(reader)),
+        "label": label,
+        "size": size,
+        "phantom": phantom,
+    }
+    info |= {"channels": table.channels, "mean": table.mean, "std": table.std, "crop": decoder.crop}
+    info |= {"mirrored": _mirrored(rows), "trim": decoder.trim}
+    with _alone(out):
+        restore(out)
+        _check_place(out, extend)
+        old = before(out, secret, info, set(rows["path"])) if is_there(out) else Before()
+        tasks = list(zip(rows["path"], rows["flip"], strict=True))
+        shape = (table.channels, size, size)
+        partial = Partial(out.with_name(f".{out.name}.partial"), keys_of(decoder, tasks), shape, old.pool)
+        with closing(partial):
+            _decode_all(partial, decoder, rows, tasks, unreadable_limit, hands, workers, progress)
+            folder = partial.finish()
+        unreadable = dict(sorted(partial.lost.items()))
+        kept = rows.filter(pl.Series(partial.done)).with_row_index("row")
+        reading = Reading(np.load(folder / "images.npy", mmap_mode="r"))
+        fingerprint = reading.fingerprint(kept, table.mean, table.std)
         secret_file = secret / f"{fingerprint}.json"
-        key = key_of(secret_file)
+        key = key_of(secret_file, old.key)
         manifest = _pseudonymous(kept, key, label, table.channels)
         mf.validate(manifest, str(out))
         manifest.write_parquet(folder / "manifest.parquet")
-        info = {"name": name, "reader": type_tag(type(reader)), "label": label, "size": size, "phantom": phantom}
-        info |= {"channels": table.channels, "mean": table.mean, "std": table.std, "crop": decoder.crop}
-        info |= {"mirrored": _mirrored(rows), "trim": decoder.trim}
         info |= {"fingerprint": fingerprint, "images": len(manifest), "format": FORMAT}
-        _write_json(folder / "dataset.json", info)
+        _write_json(folder / "dataset.json", info | {"checks": checks(reading, manifest)})
         _write_json(folder / "report.json", _report(table, rows, unreadable, unreadable_limit))
         _sync(folder)
-        write_private(secret_file, key, _private(table, root, name, rows, kept, unreadable))
+        found = {
+            "keys": [key.hex() for key, done in zip(partial.keys, partial.done, strict=True) if done],
+            "crc": reading.crc.tolist(),
+        }
+        write_private(secret_file, key, _private(table, root, name, rows, kept, unreadable) | found)
+        become(folder, out)
+        partial.clear()
     return PackedDataset.open(out)
 
 
-def _check_arguments(root: Path, out: Path, secret: Path, size: int, limit: float) -> None:
+def _check_arguments(root: Path, out: Path, secret: Path, size: int, limit: float, extend: bool) -> None:
     if not root.is_dir():
         raise InputError(f"{root}: this raw folder does not exist.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: something is there already; remove it, or prepare into another folder.")
+    _check_place(out, extend)
     if secret.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{secret}: the private file must not lie in the packed dataset; choose another folder.")
     above = next(p for p in (secret, *secret.parents) if p.exists())
@@ -106,52 +137,49 @@ def _check_arguments(root: Path, out: Path, secret: Path, size: int, limit: floa
         raise InputError(f"The limit of unreadable images is a share from 0 to below 1, not {limit}.")
 
 
-def _decode_all(
-    decoder: Decoder,
-    rows: pl.DataFrame,
-    out: IO[bytes],
-    limit: float,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> dict[int, str]:
-    """Append the images to ``out`` in the order of their records; returns {record: why it could not be read}."""
-    total, unreadable = len(rows), {}
-    shape = (decoder.channels, decoder.size, decoder.size)
-    _write_header(out, (total, *shape))
-    start = out.tell()
-    tasks = list(zip(rows["path"], rows["flip"], strict=True))
-    if workers is None:
-        workers = (os.cpu_count() or 1) if total >= INLINE else 1
-    with _mapped(decoder, tasks, workers) as results:
-        for record, pixels in enumerate(results):
-            if isinstance(pixels, str):
-                unreadable[record] = pixels
-                _check_limit(decoder.root, rows, unreadable, limit)
-            else:
-                out.write(pixels.tobytes())
-            if progress is not None:
-                progress(record + 1, total)
-    out.seek(0)
-    _write_header(out, (total - len(unreadable), *shape))
-    if out.tell() != start:  # numpy pads the header so that the first axis can change
-        raise RuntimeError("numpy changed the length of the .npy header.")
-    return unreadable
+def _check_place(out: Path, extend: bool) -> None:
+    if is_there(out) and not extend:
+        raise InputError(
+            f"{out}: something is there already; add new images to it with extend, remove it, or prepare into another folder."
+        )
 
 
 @contextmanager
-def _mapped(decoder: Decoder, tasks: list[tuple[str, bool]], workers: int) -> Iterator[Iterator[np.ndarray | str]]:
-    if workers <= 1:
-        yield map(decoder, tasks)
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+def _alone(out: Path) -> Iterator[None]:
     try:
-        yield pool.map(decoder, tasks, chunksize=16)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        with locked(out.with_name(f".{out.name}.lock")):
+            yield
+    except Held as e:
+        raise InputError(f"{out}: this dataset is being prepared already, {e}; wait for it, or end it there.") from None
 
 
-def _write_header(out: IO[bytes], shape: tuple[int, ...]) -> None:
-    np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+def _decode_all(
+    partial: Partial,
+    decoder: Decoder,
+    rows: pl.DataFrame,
+    tasks: Sequence[Task],
+    limit: float,
+    hands: Hands | None,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Decode what is not decoded yet."""
+    chunks = partial.pending()
+    done = len(tasks) - sum(map(len, chunks))
+    if hands is None:
+        hands = here(workers or (cores() if len(tasks) - done >= INLINE else 1))
+    if progress is not None and done:
+        progress(done, len(tasks))
+    with closing(hands(decoder, ([tasks[i] for i in records] for records in chunks))) as decoded:
+        for number, chunk in decoded:
+            records = chunks[number]
+            partial.write(records.start, chunk)
+            if chunk.lost:
+                _check_limit(decoder.root, rows, partial.lost, limit)
+            for _ in records:
+                done += 1
+                if progress is not None:
+                    progress(done, len(tasks))
 
 
 def _check_limit(root: Path, rows: pl.DataFrame, unreadable: dict[int, str], limit: float) -> None:
@@ -207,36 +235,6 @@ def _private(
         "unreadable": {rows["path"][record]: why for record, why in unreadable.items()},
         "problems": {problem.sentence: problem.items for problem in table.problems},
     }
-
-
-@contextmanager
-def _partial(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` if the block succeeds and vanishes if it does not.
-
-    Folders that killed processes of this host left behind are removed.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{out.name}.partial-{socket.gethostname()}-"
-    for old in out.parent.glob(prefix + "*"):
-        if not _alive(int(old.name.removeprefix(prefix))):
-            shutil.rmtree(old, ignore_errors=True)
-    folder = out.parent / f"{prefix}{os.getpid()}"
-    folder.mkdir()
-    try:
-        yield folder
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _sync(folder: Path) -> None:
