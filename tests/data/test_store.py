@@ -122,7 +122,7 @@ def test_unreadable_images_are_reported_and_left_out(oai_folder, tmp_path, priva
     assert report["records"] == 40 and report["images"] == len(dataset.manifest) == len(dataset.pixels) == 38
     assert report["unreadable"] == [
         {"record": 0, "reason": "the file is empty"},
-        {"record": 7, "reason": "the file is no PNG, JPEG, TIFF image"},
+        {"record": 7, "reason": "the file is no PNG, JPEG, TIFF or DICOM image"},
     ]
     private = json.loads((private_home / f"{dataset.fingerprint}.json").read_text())
     assert list(private["unreadable"]) == [f"ResizedImages/{p.name}" for p in (first, seventh)]
@@ -183,7 +183,7 @@ def test_a_users_own_reader(tmp_path):
         (("g.png", "f", "train"), "the subject f is in split test and split train"),
         (("h.png", "h", "train"), r"cannot be read, .* \(h\.png: the file does not exist\)"),
         (("../raw/../x.png", "h", "train"), r"\(\.\./x\.png: the path points outside the raw folder\)"),
-        (("g.png", "g", "validation"), "row 6: the field 'split' must be one of train, test, not 'validation'"),
+        (("g.png", "g", "validation"), r"image g\.png: the field 'split' must be one of train, test, not 'validation'"),
     ],
 )
 def test_a_bad_table_leaves_no_dataset(tmp_path, more, sentence):

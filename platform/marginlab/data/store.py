@@ -29,7 +29,7 @@ from marginlab.data.partial import Partial, keys_of
 from marginlab.data.phantom import phantom_of
 from marginlab.data.private import default_folder, key_of, pseudonym, write_private
 from marginlab.data.raw import RawTable, Reader, conform
-from marginlab.data.splits import with_folds
+from marginlab.data.splits import leak, leak_sentence, with_folds
 from marginlab.lock import Held, locked
 from marginlab.values import InputError, type_tag
 
@@ -72,7 +72,7 @@ def prepare(
     secret = Path(private).absolute() if private is not None else default_folder().absolute()
     _check_arguments(root, out, secret, size, unreadable_limit, extend)
     table = reader.read(root)
-    rows = with_folds(conform(table.rows, str(root)), str(root)).with_columns(mf.role(label))
+    rows = with_folds(conform(table.rows, str(root)), str(root), table.leaks).with_columns(mf.role(label))
     named = mf.label(label)  # of raw identifiers, and refused here where there is no such label
     needed = {"subject-side": "side", "grade": "grade"}.get(label)
     if needed and rows[needed].null_count():
@@ -106,7 +106,10 @@ def prepare(
         secret_file = secret / f"{fingerprint}.json"
         key = key_of(secret_file, old.key)
         manifest = _pseudonymous(kept, key, label, table.channels)
-        mf.validate(manifest, str(out))
+        if table.leaks:
+            counted = leak(manifest)
+            info["leak"] = {**counted, "sentence": leak_sentence(counted)}
+        mf.validate(manifest, str(out), info.get("leak"))
         manifest.write_parquet(folder / "manifest.parquet")
         info |= {"fingerprint": fingerprint, "images": len(manifest), "format": FORMAT}
         _write_json(folder / "dataset.json", info | {"checks": checks(reading, manifest)})
