@@ -151,6 +151,20 @@ def test_images_are_added_and_the_dataset_verified(capsys: pytest.CaptureFixture
     assert "--workers is for this machine alone" in fails(capsys, *argv, "--address", "head:6379")
 
 
+def test_a_split_that_leaks_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("phantom", "eyepacs", "--out", "raw", "--subjects", "25", "--size", "32") == 0
+    capsys.readouterr()
+    assert call("prepare", "eyepacs-by-image", "raw", "--size", "16", "--label", "grade") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "The test split leaks: " in out and "another image of the same subject is there" in out
+    (folder,) = Path("workspace/data").glob("eyepacs-by-image-*")
+    leak = json.loads((folder / "dataset.json").read_text())["leak"]
+    assert leak["sentence"] in out and leak["test_images"] == 10 and 0 < leak["subjects"] <= leak["test_subjects"]
+    assert call("verify", str(folder)) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert leak["sentence"] in out and "As it was prepared" in out and "no subject is in two" not in out
+
+
 STUDY = """
 from marginlab.augment import Augment
 from marginlab.study import *

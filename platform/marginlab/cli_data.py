@@ -43,7 +43,8 @@ def phantom(
 
 def prepare(
     dataset: Annotated[
-        str, typer.Argument(help="Which reader: oai, cxr14, eyepacs, or table for a table of your own.")
+        str,
+        typer.Argument(help="Which reader: oai, cxr14, eyepacs, eyepacs-by-image, or table for a table of your own."),
     ],
     root: Annotated[Path, typer.Argument(help="The raw folder, as the data provider delivered it; or your table.")],
     size: Annotated[int, typer.Option(help="Pixels per side, as stored.")] = 280,
@@ -132,6 +133,8 @@ def _described(packed: PackedDataset) -> None:
             f"  {part}: {c['images']} images, {c['subjects']} subjects, queries at {c['horizons']} months",
             highlight=False,
         )
+    if leak := packed.info.get("leak"):
+        console.print(f"  [yellow]{leak['sentence']}[/]", highlight=False, soft_wrap=True)
     console.print(
         f"  fingerprint {packed.fingerprint}; what was left out: {packed.folder / 'report.json'}",
         highlight=False,
