@@ -74,6 +74,23 @@ def test_bad_tables_end_in_a_sentence(tmp_path, text, said):
         Table().read(written(tmp_path, text))
 
 
+def test_files_that_are_no_tables_end_in_a_sentence(tmp_path):
+    whole = tmp_path / "t.parquet"
+    pl.DataFrame({"path": ["a"], "subject": ["1"], "months": [0.0]}).write_parquet(whole)
+    for content in (whole.read_bytes()[:-9], b"PAR1", b"", b"path,subject,months\na,1,0\n"):
+        whole.write_bytes(content)
+        with pytest.raises(InputError, match=r"t\.parquet: the table cannot be read"):
+            Table("t.parquet").read(tmp_path)
+    for content in (
+        "path,subject,months\nä,Jürgen,0\n".encode("latin-1"),
+        b"\0\1\2",
+        b"path,subject,months\na,1,0,5\n",
+    ):
+        (tmp_path / "t.csv").write_bytes(content)
+        with pytest.raises(InputError, match=r"t\.csv: the (table cannot be read|column 'path' is missing)"):
+            Table("t.csv").read(tmp_path)
+
+
 def test_bad_settings_end_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="There is no table"):
         Table("other.csv").read(tmp_path)
