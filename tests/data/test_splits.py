@@ -50,7 +50,7 @@ def datasets(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame(records, ["path", "subject", "side", "months", "split"], orient="row", infer_schema_length=None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(datasets(), st.randoms())
 def test_no_subject_is_ever_on_two_sides(records, random):
     """Each subject has one split and one fold, whatever order the records come in; the manifest made of them passes."""
@@ -66,7 +66,7 @@ def test_no_subject_is_ever_on_two_sides(records, random):
     assert again.equals(rows)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(datasets(), st.data())
 def test_a_leak_is_refused_unless_it_is_declared_and_then_counted(records, data):
     """Random images move to the other side: what the brute force finds on both sides is what is counted."""
