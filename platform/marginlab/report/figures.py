@@ -19,7 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-COLOURS = 8  # of report/page.html: --arm-0 ... --arm-7; then they come again, with another dash and marker
+COLOURS = 8  # of report/style.css: --arm-0 ... --arm-7; then they come again, with another dash and marker
 DASHES = ("", "7 3", "2 2", "7 3 2 3", "4 2")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")

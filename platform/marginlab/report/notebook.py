@@ -31,6 +31,6 @@ class Drawing:
 
 @cache
 def _colours() -> dict[str, str]:
-    page = Path(__file__).with_name("page.html").read_text()
-    found = re.findall(r"(--(?:ground|ink|quiet|grid|type|arm-\d+)): ([^;]+);", page)
+    style = Path(__file__).with_name("style.css").read_text()
+    found = re.findall(r"(--(?:ground|ink|quiet|grid|type|arm-\d+)): ([^;]+);", style)
     return {name: colour.replace('"', "") for name, colour in reversed(found)}  # of each, the first: the light one

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marginlab.report.pictures.images import SIDE, Images
+from marginlab.data.thumbnail import SIDE
+from marginlab.report.pictures.images import Images
 from marginlab.values import InputError
 from tests.report.pictures.made import small_study, write_packed, write_study
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from marginlab.data.packed import PackedDataset
+from marginlab.data.thumbnail import data_uri
 from marginlab.files import read_json
 from marginlab.results import Results
 from marginlab.values import InputError
 
-SIDE = 96  # pixels; larger ones are made smaller
 ON_REQUEST = "Images of people are shown on request alone: marginlab compare STUDY --galleries."
 
 
@@ -47,14 +44,8 @@ class Images:
         raise InputError(f"The packed dataset is not in this workspace ({root}): its images cannot be shown.")
 
     def uri(self, row: int) -> str:
-        """An image [C, H, W] of the store as a PNG data URI: grey, or RGB where it has three channels."""
-        pixels = np.asarray(self.packed.pixels[row])
-        image = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, 2)) if len(pixels) == 3 else pixels[0])
-        if max(image.size) > SIDE:
-            image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        out = io.BytesIO()
-        image.save(out, format="png", optimize=True)
-        return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+        """An image of the store as a PNG data URI."""
+        return data_uri(np.asarray(self.packed.pixels[row]))
 
 
 def _fingerprint(description: Path) -> object:
