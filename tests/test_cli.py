@@ -128,6 +128,18 @@ def test_prepare_reads_a_table_of_ones_own(capsys: pytest.CaptureFixture[str]) -
     assert "--name and --colour are for a table" in fails(capsys, "prepare", "oai", "my images", "--colour")
 
 
+def test_prepare_leaves_a_page_and_on_request_a_contact_sheet(capsys: pytest.CaptureFixture[str]) -> None:
+    own_table(24)
+    argv = ("prepare", "table", "my images/knees.csv", "--size", "16", "--workers", "1")
+    assert call(*argv) == 0
+    (page,) = Path("workspace/data").glob("knees-*/report.html")
+    assert "what was left out: " in capsys.readouterr().out and "<img" not in page.read_text()
+    page.unlink()  # as in a dataset of an earlier version, which has none
+    sheet = page.with_name("contact-sheet.html")
+    assert not sheet.exists() and call(*argv, "--contact-sheet") == 0
+    assert page.exists() and sheet.read_text().count("<img") == 12 and "contact sheet: " in capsys.readouterr().out
+
+
 def test_images_are_added_and_the_dataset_verified(capsys: pytest.CaptureFixture[str]) -> None:
     own_table(24)
     argv = ("prepare", "table", "my images/knees.csv", "--size", "16", "--workers", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +68,12 @@ def prepare(
             help="Decode on all nodes of this Ray cluster, such as head:6379, which see the raw folder alike."
         ),
     ] = None,
+    contact_sheet: Annotated[
+        bool,
+        typer.Option(
+            "--contact-sheet", help="Write contact-sheet.html, too: a few subjects and their visits. It shows people."
+        ),
+    ] = False,
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Decode a raw folder once: manifest, splits and folds, leak check, memory-mapped images.
@@ -75,6 +82,7 @@ def prepare(
 
     A table of your own (CSV or Parquet) has a row per image: path, subject, months or date, and what else you know of it.
     """
+    from marginlab.data.page import REPORT, write_contact_sheet, write_page
     from marginlab.data.table import Table
     from marginlab.study import Dataset
     from marginlab.workspace import Workspace
@@ -94,7 +102,12 @@ def prepare(
     except KeyboardInterrupt:
         console.print("Interrupted. What was decoded is kept; the same command carries on.")
         raise typer.Exit(130) from None
+    if not (packed.folder / REPORT).exists():  # prepared by an earlier version
+        with suppress(OSError):  # somebody else's folder
+            write_page(packed)
     _described(packed)
+    if contact_sheet:
+        console.print(f"  contact sheet: {write_contact_sheet(packed)}", highlight=False, soft_wrap=True)
     if there and not extend:
         console.print(
             "It was there already, and nothing was read again. If the raw folder has more images now, add them: --extend. "
@@ -135,8 +148,9 @@ def _described(packed: PackedDataset) -> None:
         )
     if leak := packed.info.get("leak"):
         console.print(f"  [yellow]{leak['sentence']}[/]", highlight=False, soft_wrap=True)
+    page = next(p for p in (packed.folder / "report.html", packed.folder / "report.json") if p.exists())
     console.print(
-        f"  fingerprint {packed.fingerprint}; what was left out: {packed.folder / 'report.json'}",
+        f"  fingerprint {packed.fingerprint}; what is in it and what was left out: {page}",
         highlight=False,
         soft_wrap=True,
     )

@@ -33,6 +33,7 @@ def test_what_is_packed(oai_folder, tmp_path):
         "dataset.json",
         "images.npy",
         "manifest.parquet",
+        "report.html",
         "report.json",
     ]
     assert dataset.pixels.shape == (40, 1, 16, 16)
@@ -86,7 +87,7 @@ def test_prepared_again_it_is_the_same(oai_folder, tmp_path):
     assert one.manifest.equals(two.manifest)  # the key of the first was found again
     assert set(one.manifest["subject"]).isdisjoint(other_key.manifest["subject"])
     assert one.manifest.drop("subject", "label").equals(other_key.manifest.drop("subject", "label"))
-    for name in ("images.npy", "report.json", "dataset.json"):
+    for name in ("images.npy", "report.json", "dataset.json", "report.html"):
         assert (one.folder / name).read_bytes() == (other_key.folder / name).read_bytes()
 
 

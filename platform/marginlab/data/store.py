@@ -1,7 +1,7 @@
 """Decode once: a raw folder becomes a packed dataset, whose pixels are memory-mapped.
 
-A packed dataset is a folder: ``manifest.parquet``, ``images.npy`` (uint8 [N, C, size, size]), ``dataset.json`` and
-``report.json``. It names neither people nor files (private.py).
+A packed dataset is a folder: ``manifest.parquet``, ``images.npy`` (uint8 [N, C, size, size]), ``dataset.json``,
+``report.json`` and ``report.html``. It names neither people nor files (private.py).
 
 Killed at any moment and called again, ``prepare`` carries on (partial.py) and ends with the same bytes.
 """
@@ -67,6 +67,8 @@ def prepare(
     pseudonyms: only images whose file is new or has changed are decoded.
     hands: who decodes, instead of processes of this machine (``marginlab.cluster.decoding.on_ray``).
     """
+    from marginlab.data.page import write_page  # templates take a moment to import, and most commands prepare nothing
+
     root, out = Path(root), Path(out).absolute()
     phantom = phantom or phantom_of(root)
     secret = Path(private).absolute() if private is not None else default_folder().absolute()
@@ -114,6 +116,7 @@ def prepare(
         info |= {"fingerprint": fingerprint, "images": len(manifest), "format": FORMAT}
         _write_json(folder / "dataset.json", info | {"checks": checks(reading, manifest)})
         _write_json(folder / "report.json", _report(table, rows, unreadable, unreadable_limit))
+        write_page(PackedDataset.open(folder))
         _sync(folder)
         found = {
             "keys": [key.hex() for key, done in zip(partial.keys, partial.done, strict=True) if done],
