@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -162,15 +163,19 @@ class Partial:
 
     def _take(self, pool: Pool) -> None:
         """Copy what is known already."""
-        if not pool:
-            return
-        for records in self.pending():
-            for record in records:
-                kept = pool.get(self.keys[record])
-                if kept is not None and kept.pixels.shape[1:] == self.shape:
-                    image = kept.pixels[kept.row]
-                    if _crc(image) == kept.crc:
-                        self.write(record, Decoded(np.array(image)[None], {}))
+        for records in self.pending() if pool else ():
+            known = [(record, self._known(pool, record)) for record in records]
+            for there, run in groupby(known, lambda each: each[1] is not None):
+                if there:
+                    numbers, images = zip(*run, strict=True)
+                    self.write(numbers[0], Decoded(np.stack(images), {}))
+
+    def _known(self, pool: Pool, record: int) -> np.ndarray | None:
+        kept = pool.get(self.keys[record])
+        if kept is None or kept.pixels.shape[1:] != self.shape:
+            return None
+        image = kept.pixels[kept.row]
+        return image if _crc(image) == kept.crc else None
 
 
 def _begin(folder: Path, keys: Sequence[bytes], shape: tuple[int, int, int]) -> None:
