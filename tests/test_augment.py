@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from marginlab import augment
 from marginlab.augment import COLUMNS, NOISE_OFFSETS, Augment
 from marginlab.values import InputError, fingerprint, from_json, stable_seed, to_json
 
@@ -121,9 +122,52 @@ def test_ranks_slices_give_the_images_of_the_whole_batch():
     a, x = Augment(crop=20), images(12)
     rows = torch.from_numpy(a.draw(seed=3, epoch=1, step=7, count=12))
     whole = a.train(x, rows, *PLAIN)
-    for world in (2, 3):
+    for world in (1, 2, 3, 4, 6, 12):
         parts = [a.train(xs, rs, *PLAIN) for xs, rs in zip(x.chunk(world), rows.chunk(world), strict=True)]
         torch.testing.assert_close(torch.cat(parts), whole, atol=1e-6, rtol=0)
+    order = torch.randperm(12)
+    torch.testing.assert_close(a.train(x[order], rows[order], *PLAIN), whole[order], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "crop", "channels"), [(70, 64, 1), (64, 56, 1), (64, 64, 3), (37, 30, 2)])
+@pytest.mark.parametrize("given", [{}, {"probability": 0}, {"noise": 0}, {"rotate": 0}, {"gamma": (1, 1)}])
+def test_pieces_and_what_they_leave_out_change_no_bit(monkeypatch, size, crop, channels, given):
+    """Against the batch in one piece that leaves nothing out: recorded runs are replayed bit for bit."""
+    a, x = Augment(crop=crop, **given), images(16, channels, size)
+    mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
+    rows = torch.from_numpy(a.draw(seed=3, epoch=1, step=7, count=16))
+    got = {}
+    for pixels in (1, 3 * channels * size * size, 2**40):  # one image, three, and all; 4 of them have to fit
+        monkeypatch.setattr(augment, "PIECE", 4 * pixels)
+        pieces = [(r, on if pixels < 2**40 else (True, True, True)) for r, on in a._pieces(x, rows)]
+        monkeypatch.setattr(Augment, "_pieces", lambda self, images, draws, pieces=pieces: pieces)
+        got[pixels] = len(pieces), a.train(x, rows, mean, std)
+        monkeypatch.undo()
+    assert [n for n, _ in got.values()] == [16, 2, 1]
+    *others, (_, whole) = got.values()
+    assert all(torch.equal(other, whole) for _, other in others)
+
+
+def test_what_is_off_is_not_made(monkeypatch):
+    """Without noise no bank of noise, without a turn no resampling where places are exact, without gamma no power."""
+
+    def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(augment, "_noise_bank", never)
+    monkeypatch.setattr(augment, "_sampled", never)
+    monkeypatch.setattr(torch.Tensor, "pow_", never)
+    for a in (Augment(crop=64, probability=0), Augment(crop=64, noise=0, rotate=0, gamma=(1, 1))):
+        x = images(5, 3, 64)
+        got = a.train(x, torch.from_numpy(a.draw(0, 1, 2, 5)), (0.0,) * 3, (1.0,) * 3)
+        np.testing.assert_allclose(
+            got.numpy(), x.numpy() / 255, rtol=1e-6
+        )  # 0 .. 1, as fundus photographs are published
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 256, 512, 70, 280, 100, 33])
+def test_places_are_exact_where_the_size_is_a_power_of_two(size):
+    assert augment._exact(size) == (size & (size - 1) == 0)
 
 
 def test_draws_are_a_pure_function_of_their_arguments():

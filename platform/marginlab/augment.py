@@ -21,6 +21,8 @@ from torch import Tensor
 from marginlab.values import InputError, stable_seed, value
 
 NOISE_OFFSETS = 2**20  # places in the noise bank where an image's noise may begin; float32 holds each exactly
+LEVEL = float(np.float32(1 / 255))
+PIECE = 2**18  # pixels: with what is made of them they stay in a core's cache
 COLUMNS = ("noise_gain", "noise_offset", "angle", "top", "left", "gamma")
 
 
@@ -68,21 +70,47 @@ class Augment:
 
     @torch.no_grad()
     def train(self, images: Tensor, draws: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-        """Augmented, normalised images: uint8 [b, C, S, S] and float32 [b, 6] to float32 [b, C, crop, crop]."""
+        """Augmented, normalised images: uint8 [b, C, S, S] and float32 [b, 6] to float32 [b, C, crop, crop].
+
+        In pieces that stay in a CPU's cache. A piece goes without what is off for all of its images where that changes no
+        bit of the result: noise, gamma, and rotation where the place of every pixel is exact.
+        """
         room = self._room(images)
-        gain, offset, angle, top, left, gamma = draws.to(images.device, torch.float32).unbind(1)
-        x = _blend_noise(images, gain, offset.long())
+        draws = draws.to(images.device, torch.float32)
+        gain, offset, angle, top, left, gamma = draws.unbind(1)
+        offset, power = offset.long(), (1 / gamma)[:, None, None, None]
         # u < 1 may round up to 1 in float32, hence the clamp
         top, left = ((share * (room + 1)).floor().clamp_(max=room) for share in (top, left))
-        x = _rotated_crop(x, angle, top, left, self.crop)
-        x = x.clamp_(0, 1).pow_((1 / gamma)[:, None, None, None])
-        return _normalise(x, mean, std)
+        places = _places(angle, top, left, images.shape[-1], self.crop)
+        out = torch.empty((*images.shape[:2], self.crop, self.crop), device=images.device)
+        for rows, (noisy, turned, bent) in self._pieces(images, draws):
+            x = _blend_noise(images[rows], gain[rows], offset[rows]) if noisy else images[rows] * LEVEL
+            x = _sampled(x, *(p[rows] for p in places)) if turned else _crop(x, top[rows], left[rows], self.crop)
+            x.clamp_(0, 1)
+            if bent:
+                x.pow_(power[rows])
+            _normalise(x, mean, std, out[rows])
+        return out
+
+    def _pieces(self, images: Tensor, draws: Tensor) -> list[tuple[slice, tuple[bool, bool, bool]]]:
+        """Rows of the batch, and whether any image there has noise, a turn, another gamma."""
+        inexact, pieces = not _exact(images.shape[-1]), _rows(images)
+        if images.device.type == "cpu":
+            on = torch.stack([draws[:, 0] != 0, (draws[:, 2] != 0) | inexact, draws[:, 5] != 1], 1)
+            return [(rows, tuple(on[rows].any(0).tolist())) for rows in pieces]
+        some = self.probability > 0  # to look at the draws would wait for the device
+        possible = some and self.noise > 0, inexact or (some and self.rotate > 0), some and self.gamma != (1, 1)
+        return [(rows, possible) for rows in pieces]
 
     @torch.no_grad()
     def evaluate(self, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
         """Centre crops, normalised: uint8 [b, C, S, S] to float32 [b, C, crop, crop]."""
         start = self._room(images) // 2
-        return _normalise(images[..., start : start + self.crop, start : start + self.crop] / 255, mean, std)
+        middle = images[..., start : start + self.crop, start : start + self.crop]
+        out = torch.empty(middle.shape, device=images.device)
+        for rows in _rows(images):
+            _normalise(middle[rows] / 255, mean, std, out[rows])
+        return out
 
     def _room(self, images: Tensor) -> int:
         height, width = images.shape[-2:]
@@ -92,6 +120,17 @@ class Augment:
                 "least as large as the crop; lower augment.crop or prepare the dataset at a larger size."
             )
         return height - self.crop
+
+
+def _rows(images: Tensor) -> list[slice]:
+    """The batch in pieces: as many images as stay in a core's cache; where several threads or a GPU share the work, all."""
+    size = max(1, len(images))
+    if images.device.type == "cpu" and torch.get_num_threads() == 1:
+        pixels = images.shape[1:].numel()
+        size = (
+            PIECE // pixels if 4 * pixels <= PIECE else 1
+        )  # of large ones each by itself: it goes without what it has not
+    return [slice(i, i + size) for i in range(0, len(images), size)]
 
 
 @lru_cache(maxsize=4)
@@ -107,7 +146,11 @@ def _blend_noise(images: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     The blend is worked out as a x + s n + t with one a, s, t per image: three passes over the pixels.
     """
     length = images[0].numel()
-    noise = _noise_bank(length, images.device).unfold(0, length, 1)[offset]  # [b, C*S*S], a window per image
+    bank = _noise_bank(length, images.device)
+    if len(images) == 1 and images.device.type == "cpu":  # a window of its own needs no copy
+        noise = bank[int(offset) :][None, :length]
+    else:
+        noise = bank.unfold(0, length, 1)[offset]  # [b, C*S*S], a window per image
     low, high = noise.aminmax(dim=1, keepdim=True)
     gain = gain[:, None]
     scale = gain / (high - low).clamp_(min=1e-12)
@@ -115,27 +158,42 @@ def _blend_noise(images: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     return x.addcmul_(scale, noise).sub_(scale * low).view(images.shape)
 
 
-def _rotated_crop(x: Tensor, angle: Tensor, top: Tensor, left: Tensor, crop: int) -> Tensor:
-    """Rotate by ``angle`` degrees (counter-clockwise) about the image's centre, then crop, in one bilinear resampling.
+def _places(angle: Tensor, top: Tensor, left: Tensor, size: int, crop: int) -> tuple[Tensor, Tensor]:
+    """Where the pixels of a crop of the rotated image are in the image: a row and a column whose sum they are.
 
-    A pixel of the crop has a place (u, v) in the rotated image, seen from its centre; turned back, it is the place in
-    the original. The grid is a sum of a row and a column, which is cheaper than ``affine_grid``'s matrix product.
+    Rotated by ``angle`` degrees (counter-clockwise) about the image's centre. A pixel of the crop has a place (u, v) in the
+    rotated image, seen from its centre; turned back, it is the place in the original. x + iy, in halves of an image, as
+    ``grid_sample`` has them: complex [b, 1, crop] and [b, crop, 1].
     """
-    size = x.shape[-1]
-    step = torch.arange(crop, device=x.device, dtype=torch.float32) - (size - 1) / 2
-    u, v = (left[:, None] + step)[:, None, :], (top[:, None] + step)[:, :, None]  # [b, 1, crop], [b, crop, 1]
+    step = torch.arange(crop, device=angle.device, dtype=torch.float32) - (size - 1) / 2
+    u, v = (left[:, None] + step)[:, None, :], (top[:, None] + step)[:, :, None]
     turn = torch.deg2rad(angle)[:, None, None]
-    cos, sin = torch.cos(turn) * (2 / size), torch.sin(turn) * (2 / size)  # grid_sample's unit is half an image
-    grid = x.new_empty(len(x), crop, crop, 2)
-    torch.sub(cos * u, sin * v, out=grid[..., 0])
-    torch.add(sin * u, cos * v, out=grid[..., 1])
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    cos, sin = torch.cos(turn) * (2 / size), torch.sin(turn) * (2 / size)
+    return torch.complex(cos * u, sin * u), torch.complex(-(sin * v), cos * v)
 
 
-def _normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(x - mean) / std, per channel: float32 [b, C, H, W], x in 0 .. 1."""
+def _sampled(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Bilinear, black outside: rotation and crop in one resampling, [b, C, S, S] to [b, C, crop, crop]."""
+    return F.grid_sample(x, torch.view_as_real(row + column), padding_mode="zeros", align_corners=False)
+
+
+def _crop(x: Tensor, top: Tensor, left: Tensor, crop: int) -> Tensor:
+    """[b, C, S, S] to [b, C, crop, crop], each image from its own place; a copy."""
+    every = torch.arange(len(x), device=x.device)
+    return x.unfold(2, crop, 1).unfold(3, crop, 1)[every, :, top.long(), left.long()]
+
+
+@lru_cache(maxsize=16)
+def _exact(size: int) -> bool:
+    """Whether a rotation by 0 degrees finds every pixel at its very place, in float32: where size is a power of 2."""
+    place = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2) * (1 - 0 * torch.ones(())) * (2 / size)
+    return bool((((place + 1) * (size / 2) - 0.5) == torch.arange(size)).all())
+
+
+def _normalise(x: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor) -> Tensor:
+    """(x - mean) / std, per channel, into ``out``: float32 [b, C, H, W], x in 0 .. 1."""
     scale, shift = _scale_and_shift(tuple(mean), tuple(std), x.device)
-    return (x * scale).sub_(shift)
+    return torch.mul(x, scale, out=out).sub_(shift)
 
 
 @lru_cache(maxsize=16)
