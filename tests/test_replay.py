@@ -77,7 +77,7 @@ def fuse(tmp_path: Path, workspace: Path) -> Iterator[Any]:
     sys.path[:] = path
 
 
-def record(workspace: Path, run: Run, name: str = "trial-0000-f0-abc") -> RunFolder:
+def record(workspace: Path, run: Run, name: str = "trial-0000-f0-abc", chunk: int | None = None) -> RunFolder:
     """As a launcher does it."""
     path = workspace / "studies" / "s" / "runs" / "oai" / "arm" / "r0" / name
     folder = RunFolder.create(path, run, {"kind": "trial"})
@@ -88,13 +88,13 @@ def record(workspace: Path, run: Run, name: str = "trial-0000-f0-abc") -> RunFol
         return True
 
     try:
-        fit(run, tiny_data(), report, device="cpu")
+        fit(run, tiny_data(), report, device="cpu", chunk=chunk)
     except TrainingFailed as e:
         recorder.finish("failed", str(e))
     except Exception as e:
         recorder.finish("failed", f"{type(e).__name__}: {e}")
     else:
-        recorder.finish("complete")
+        recorder.finish("complete", trained_on={"chunk": chunk} if chunk else None)
     return folder
 
 
@@ -115,6 +115,13 @@ def test_a_run_is_the_same_to_the_last_bit(workspace: Path) -> None:
     assert found.same and found.recorded is None and found.failed is None
     assert summary(found).startswith("The same numbers, to the last bit, in all 3 epochs")
     assert len(again(folder, epochs=1).epochs) == 2
+
+
+def test_a_run_in_chunks_is_the_same_to_the_last_bit_in_the_same_chunks(workspace: Path) -> None:
+    folder = record(workspace, tiny_run(epochs=1), chunk=12)
+    assert again(folder).same
+    edit_json(folder.path / "result.json", trained_on={})
+    assert not again(folder).same  # in one piece it adds up in another order
 
 
 def test_it_is_said_where_numbers_part(workspace: Path) -> None:

@@ -31,6 +31,8 @@ def execute(
     open_test: bool = False,
     device: torch.device | None = None,
     stop: Callable[[], bool] = never,
+    cache: str = "auto",
+    chunk: int | None = None,
 ) -> dict[str, Any] | None:
     """Train the run of a folder, or go on with it; a finished one is left as it is. All ranks call it together.
 
@@ -40,6 +42,7 @@ def execute(
         decide: asked on rank 0 after every epoch from the first; a resumed run asks again for the epochs it has.
         open_test: embed and score the test split with the best network (``plan.OPENS_TEST`` alone).
         stop: asked on rank 0 before the first epoch and after every one: was the study asked to stop?
+        cache, chunk: as ``fit`` has them.
 
     Returns:
         The content of ``result.json`` on rank 0, ``None`` on the others.
@@ -76,9 +79,10 @@ def execute(
     data = dataset.fold(folder.run.fold)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on = {"device": device.type, "workers": distributed.world(), "threads": torch.get_num_threads()}
+    on |= {"chunk": chunk} if chunk is not None else {}
     try:
         if distributed.broadcast_flag(go_on):
-            fit(folder.run, data, report, resume=resume, device=device)
+            fit(folder.run, data, report, resume=resume, device=device, cache=cache, chunk=chunk)
     except TrainingFailed as e:
         return recorder.finish("failed", str(e), trained_on=on) if recorder else None
     if distributed.broadcast_flag(stopped):

@@ -127,9 +127,10 @@ def replay(
 
     torch.set_num_threads(1)  # as in a worker: other numbers of threads add up in another order
     fold = data.fold(folder.run.fold)
+    chunk = result.get("trained_on", {}).get("chunk")  # adds up in its own order too
     failed = None
     try:
-        fit(folder.run, fold, report, device=device)
+        fit(folder.run, fold, report, device=device, chunk=chunk)
     except Exception as e:  # a user's loss may raise anything
         failed = Failure(len(done), _sentence(e), _own_lines(e))
     stopped = failure is not None and last < failure.epoch

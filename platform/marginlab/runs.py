@@ -151,7 +151,8 @@ class Recorder:
         """Mark the run as ended: ``complete``, ``pruned`` or ``failed`` (with a sentence).
 
         Args:
-            trained_on: ``{"device": "cuda" or "cpu", "workers": n, "threads": of each}``, where it is known.
+            trained_on: ``{"device": "cuda" or "cpu", "workers": n, "threads": of each}``, where it is known; ``"chunk"`` too
+                where there was one.
         """
         best = self.best
         result = {

@@ -7,13 +7,16 @@ import re
 from dataclasses import field
 from typing import Any
 
+from marginlab.accumulation import check_chunk
+from marginlab.data.feeding import check_cache
+from marginlab.data.subset import LABELS
 from marginlab.margins import name_of
-from marginlab.retrieval import METRICS
+from marginlab.retrieval import AT_K, METRICS
 from marginlab.space import Choice, RandInt, Uniform
 from marginlab.training import Training
 from marginlab.values import InputError, at_path, later, value, with_path
 
-OBJECTIVES = tuple(f"val/{m}" for m in METRICS)
+OBJECTIVES = tuple(f"val/{m}" for m in (*METRICS, *AT_K))
 _NAME = re.compile(r"[a-z0-9][a-z0-9._/-]*")
 
 
@@ -39,7 +42,7 @@ class Dataset:
     phantom: Any = None  # OaiPhantom(...), Cxr14Phantom(...) or EyePacsPhantom(...): rendered instead of `root`
     reader: Any = None  # by default the reader of this name
     size: int = 280  # pixels per side, as stored
-    label: str = "subject"  # what counts as the same: "subject" or "subject-side"
+    label: str = "subject"  # what counts as the same: "subject", "subject-side" or "grade"
     unreadable: float = 0.01  # the largest share of images that may be left out because they cannot be read
 
     def check(self) -> None:
@@ -48,8 +51,8 @@ class Dataset:
             raise InputError(f"Dataset name {self.name!r}: no / in it.")
         if (self.root is None) == (self.phantom is None):
             raise InputError(f"Dataset {self.name!r} needs either root= (the raw folder) or phantom=, and not both.")
-        if self.label not in ("subject", "subject-side"):
-            raise InputError(f"Dataset {self.name!r}: label must be 'subject' or 'subject-side', not {self.label!r}.")
+        if self.label not in LABELS:
+            raise InputError(f"Dataset {self.name!r}: label must be one of {', '.join(LABELS)}, not {self.label!r}.")
         _at_least(self, 8, "size")
 
 
@@ -61,9 +64,13 @@ class Resources:
     cpus: float = 1.0  # per worker
     gpus: float | str = "auto"  # per worker; "auto": 1 where the cluster has GPUs, else 0
     launcher: str = "auto"  # "inline" in the trial's own process, "train" as a Ray Train worker group
+    cache: str = later(default="auto")  # where pixels wait for a GPU: "device", "host" or "auto" (data/feeding.py)
+    chunk: int | None = later(default=None)  # images of a worker in the network at once; None: its share of the batch
 
     def check(self) -> None:
         _at_least(self, 1, "workers")
+        check_cache("Resources.cache", self.cache)
+        check_chunk("Resources.chunk", self.chunk)
         if self.cpus <= 0:
             raise InputError(f"Resources.cpus must be above 0, not {self.cpus:g}.")
         if isinstance(self.gpus, str) and self.gpus != "auto":
@@ -74,6 +81,10 @@ class Resources:
             raise InputError(
                 "Resources(launcher='inline') trains in one process: use launcher='train' for more workers."
             )
+
+    def input(self) -> dict[str, Any]:
+        """What ``fit`` is told of it."""
+        return {"cache": self.cache, "chunk": self.chunk}
 
 
 @value
@@ -247,6 +258,12 @@ class Study:
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"Study {self.name!r}: two {what} are called {name!r}; give each its own name.")
+        for metric in (self.search.objective, self.comparison.primary):
+            people = [d.name for d in self.datasets if d.label != "grade"]
+            if metric.partition("/")[2] in AT_K and people:
+                raise InputError(
+                    f"Study {self.name!r}: {metric} is measured where grades are to be found (label='grade'), not on {people[0]}."
+                )
         for name in self.comparison.contrast or ():
             if name not in [a.name for a in self.arms]:
                 known = ", ".join(a.name for a in self.arms)

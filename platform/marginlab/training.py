@@ -18,14 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from marginlab import distributed
+from marginlab.accumulation import Chunked, check_chunk
 from marginlab.augment import Augment
 from marginlab.clock import Clock
+from marginlab.data.feeding import Feed
 from marginlab.data.sampler import batches
 from marginlab.data.subset import Data, Subset
 from marginlab.losses import AdaTriplet, Pairs
 from marginlab.losses import build_seeded as build_loss
 from marginlab.margins import AutoMargin, Margin, Statistics, fits, observe
 from marginlab.networks import SmallNetwork, build_seeded
+from marginlab.networks.parts import Parts, cut
 from marginlab.retrieval import validation_scores
 from marginlab.values import InputError, fingerprint, stable_seed, value
 
@@ -40,18 +43,18 @@ class Training:
     augment: Augment = Augment()
     epochs: int = 100
     batch_size: int = 128  # over all ranks
-    per_identity: int = 4  # images per identity in a batch
+    per_identity: int | None = 4  # images per identity in a batch; None: shuffled images, whoever they are of
     lr: float = 1e-4
     weight_decay: float = 1e-4  # Adam's, as published
 
     def check(self) -> None:
         fits(self.loss, self.margin)
-        for name in ("epochs", "batch_size", "per_identity"):
+        for name in ("epochs", "batch_size", *(["per_identity"] if self.per_identity is not None else [])):
             if getattr(self, name) < 1:
                 raise InputError(f"Training.{name} must be at least 1, not {getattr(self, name)}.")
         if self.lr <= 0:
             raise InputError(f"Training.lr must be above 0, not {self.lr}.")
-        if self.batch_size % self.per_identity:
+        if self.per_identity is not None and self.batch_size % self.per_identity:
             raise InputError(
                 f"Training.batch_size ({self.batch_size}) must be a multiple of per_identity ({self.per_identity})."
             )
@@ -115,6 +118,8 @@ def fit(
     *,
     resume: dict[str, Tensor] | None = None,
     device: torch.device | str | None = None,
+    cache: str = "auto",
+    chunk: int | None = None,
 ) -> None:
     """Train one run and report after every epoch.
 
@@ -123,12 +128,17 @@ def fit(
         report: called on rank 0 after every epoch (and before the first, as epoch 0); False ends the run, on all ranks.
         resume: the ``tensors()`` of a :class:`State`; training goes on with the epoch after it.
         device: where to train; by default a GPU where there is one.
+        cache: where pixels wait for a GPU (:class:`marginlab.data.feeding.Feed`). The same numbers whatever it is.
+        chunk: images of a rank that are in the network at once, with the loss over the whole batch all the same
+            (:mod:`marginlab.accumulation`). The numbers of a step without it, up to rounding; of networks with
+            dropout, others.
 
     Raises:
         TrainingFailed: the loss stopped being a finite number.
+        InputError: ``chunk`` with a network whose embeddings depend on the other images of the batch.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    trainer = _Trainer(run, data, device)
+    trainer = _Trainer(run, data, device, cache, chunk)
     if resume is None:
         margin, done = run.training.margin.start(), 0
         if not trainer.report(report, 0, {}, margin):
@@ -143,17 +153,24 @@ def fit(
 
 
 class _Trainer:
-    def __init__(self, run: Run, data: Data, device: torch.device) -> None:
+    def __init__(
+        self, run: Run, data: Data, device: torch.device, cache: str = "auto", chunk: int | None = None
+    ) -> None:
+        check_chunk("chunk", chunk)
         self.run, self.training, self.data, self.device = run, run.training, data, device
         self.network = build_seeded(self.training.network, data.channels, run.seed).to(device)
         self.format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.network.to(memory_format=self.format)  # type: ignore[call-overload]
-        self.parallel: nn.Module = self.network
-        if distributed.world() > 1:
+        world = distributed.world()
+        if world > 1 and device.type == "cuda":  # normalise by the global batch; on a CPU there is no such thing
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        divided = chunk is not None and chunk < self.training.batch_size // world
+        parts = cut(self.network.train()) if divided else Parts(self.network, nn.Identity())
+        self.parallel: nn.Module = parts.body
+        if world > 1:
             ids = [device.index or 0] if device.type == "cuda" else None
-            if device.type == "cuda":  # batch normalisation over the global batch; on a CPU there is no such thing
-                self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
-            self.parallel = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
+            self.parallel = nn.parallel.DistributedDataParallel(parts.body, device_ids=ids)
+        self.chunked = Chunked(parts, self.parallel, chunk, forward) if divided and chunk else None
         if not _has_matches(data.validation):
             raise TrainingFailed("No validation image has a match from another visit: there is nothing to select by.")
         self.loss = self._build_loss()
@@ -165,6 +182,8 @@ class _Trainer:
             groups.append({"params": self.proxies, "lr": lr})
         self.optimizer = torch.optim.Adam(groups, lr=self.training.lr, weight_decay=self.training.weight_decay)
         self.clock = Clock(device)
+        self.train_feed = Feed(data.train, device, cache)
+        self.validation_feed = Feed(data.validation, device, cache)
 
     @torch.no_grad()
     def _build_loss(self) -> Any:
@@ -218,17 +237,19 @@ class _Trainer:
         self.network.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(stable_seed(seed, "epoch", epoch, rank))  # for networks with dropout
-            for step, positions in enumerate(plan):
+            feed = self.train_feed.batches(plan)
+            for step in range(len(plan)):
                 with self.clock.step("data"):
-                    pixels = load_pixels(train, positions, self.device, self.format)
+                    pixels = next(feed)
                     draws = torch.from_numpy(t.augment.draw(seed, epoch, step, t.batch_size)[share])
                     draws = draws.to(self.device, non_blocking=True)
                 with self.clock.step("augment"):
                     images = t.augment.train(pixels, draws, self.data.mean, self.data.std)
+                    images = images.contiguous(memory_format=self.format)
                 with self.clock.step("forward"):
-                    embeddings = forward(self.parallel, images)
+                    embeddings = self.chunked.embed(images) if self.chunked else forward(self.parallel, images)
                 with self.clock.step("loss"):
-                    pairs = Pairs.of(embeddings, labels[step], max_positives=t.per_identity - 1)
+                    pairs = Pairs.of(embeddings, labels[step], max_positives=(t.per_identity or t.batch_size) - 1)
                     terms = self.loss(pairs, margin)
                     found = observe(t.margin, pairs, margin)
                     trained, margin = margin, after_batch(margin, found) if after_batch else margin
@@ -236,6 +257,8 @@ class _Trainer:
                 with self.clock.step("backward"):
                     self.optimizer.zero_grad(set_to_none=True)
                     terms.total.backward()
+                    if self.chunked:
+                        self.chunked.backward()
                     distributed.broadcast_gradients(self.proxies)
                     norm = torch.nn.utils.get_total_norm(
                         [p.grad for p in self.network.parameters() if p.grad is not None]
@@ -266,7 +289,10 @@ class _Trainer:
         validation = self.data.validation
         with self.clock.step("evaluation"):
             distributed.broadcast_buffers(self.network)  # what is scored is what rank 0 saves
-            embeddings = embed(self.network, validation, self.training, self.data.mean, self.data.std, self.device)
+            mean, std = self.data.mean, self.data.std
+            embeddings = embed(
+                self.network, validation, self.training, mean, std, self.device, feed=self.validation_feed
+            )
         if not torch.isfinite(embeddings).all():  # on every rank alike
             raise TrainingFailed(
                 f"The embeddings were not finite after epoch {epoch}: try a lower learning rate than {self.training.lr:g}."
@@ -297,16 +323,6 @@ def forward(network: nn.Module, images: Tensor) -> Tensor:
     return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
 
 
-def load_pixels(
-    subset: Subset, positions: np.ndarray, device: torch.device, format: torch.memory_format = torch.contiguous_format
-) -> Tensor:
-    """A batch from the page cache: uint8 [B, C, H, W] on the device."""
-    pixels = torch.from_numpy(subset.pixels[subset.rows[positions]])
-    if device.type == "cuda":
-        pixels = pixels.pin_memory().to(device, non_blocking=True, memory_format=format)
-    return pixels
-
-
 @torch.no_grad()
 def embed(
     network: nn.Module,
@@ -316,19 +332,23 @@ def embed(
     std: tuple[float, ...],
     device: torch.device,
     batch: int = 256,
+    feed: Feed | None = None,
 ) -> Tensor:
-    """Embeddings of all images of a subset, [n, D] float32 on the CPU of every rank; the ranks share the work."""
+    """Embeddings of all images of a subset, [n, D] float32 on the CPU of every rank; the ranks share the work.
+
+    ``feed``: of this subset; by default one that keeps nothing on the device.
+    """
     network.eval()
     world, rank = distributed.world(), distributed.rank()
     block = -(-len(subset) // world)
     # Every rank embeds as many images: the last one pads with the first image, which is cut off again.
     mine = np.arange(rank * block, (rank + 1) * block)
     mine[mine >= len(subset)] = 0
-    parts = []
-    for start in range(0, block, batch):
-        images = load_pixels(subset, mine[start : start + batch], device)
-        parts.append(forward(network, training.augment.evaluate(images, mean, std)))
-    return distributed.gather(torch.cat(parts))[: len(subset)].cpu()
+    feed = feed or Feed(subset, device, "host")
+    found = []
+    for images in feed.batches([mine[start : start + batch] for start in range(0, block, batch)]):
+        found.append(forward(network, training.augment.evaluate(images, mean, std)))
+    return distributed.gather(torch.cat(found))[: len(subset)].cpu()
 
 
 PROBED_BATCHES = 2
@@ -365,7 +385,7 @@ def probe(
     """
     rng = np.random.default_rng(stable_seed("probe"))
     pixels = rng.integers(0, 256, (training.batch_size, channels, size, size), dtype=np.uint8)
-    train = _made_up(pixels, training.batch_size, training.per_identity)  # an epoch of one batch
+    train = _made_up(pixels, training.batch_size, training.per_identity or 4)  # an epoch of one batch
     validation = _made_up(pixels, max(8, min(images, RANKED_AT_MOST)), 4)
     data = Data(train, validation, (0.5,) * channels, (0.25,) * channels, "probe", channels, size)
     device = torch.device(device)

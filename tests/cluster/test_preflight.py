@@ -52,6 +52,11 @@ def a_study(training: Training = SMALL, search: Resources = ONE, confirmation: R
             {"CPU": 4},
             "would normalise differently",
         ),
+        (
+            a_study(dataclasses.replace(SMALL, network=ResNet18()), confirmation=Resources(chunk=8)),
+            {"CPU": 4},
+            r"Arm 'a', Confirmation.resources.chunk=8: .* normalises by the batch .BatchNorm2d.",
+        ),
     ],
 )
 def test_what_could_never_run_is_refused(study: Study, available: dict[str, float], says: str) -> None:
@@ -65,6 +70,8 @@ def test_what_can_run_is_not() -> None:
     network = dataclasses.replace(SMALL, network=ResNet18())
     preflight(a_study(network, confirmation=Resources(workers=2), mixed_normalisation=True), {"CPU": 2})
     preflight(a_study(network, confirmation=Resources(workers=2)), {"CPU": 2, "GPU": 2})
+    preflight(a_study(search=Resources(chunk=8), confirmation=Resources(workers=2, chunk=8)), {"CPU": 2})
+    preflight(a_study(network, search=Resources(chunk=32)), {"CPU": 2})  # a batch in one piece
 
 
 def test_automatic_choices() -> None:

@@ -51,11 +51,11 @@ NETWORKS: dict[str, Any] = {
 }
 
 
-def trained(network: str) -> tuple[list[dict[str, float]], dict[str, Any]]:
+def trained(network: str, chunk: int | None = None) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Rows (on rank 0) and the final weights (rank 0) of a short training."""
     seen = Keep()
     epochs = 1 if "resnet" in network else 2
-    fit(tiny_run(network=NETWORKS[network], epochs=epochs), tiny_data(), seen, device="cpu")
+    fit(tiny_run(network=NETWORKS[network], epochs=epochs), tiny_data(), seen, device="cpu", chunk=chunk)
     return seen.rows, ({k: v.numpy() for k, v in seen.states[-1].items()} if seen.states else {})
 
 

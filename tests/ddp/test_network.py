@@ -8,10 +8,13 @@ import pytest
 from ranks import Ranks
 
 
-@pytest.mark.parametrize("network", network_cases.NETWORKS)
-def test_two_ranks_train_what_one_process_trains(ranks: Ranks, network: str) -> None:
+@pytest.mark.parametrize(
+    ("network", "chunk"), [*((n, None) for n in network_cases.NETWORKS), ("small", 6), ("mirror", 6)]
+)
+def test_two_ranks_train_what_one_process_trains(ranks: Ranks, network: str, chunk: int | None) -> None:
+    """In chunks too: three of each rank's 16 images, of which the last is smaller."""
     rows, weights = network_cases.trained(network)
-    (got_rows, got_weights), (other_rows, _) = ranks.run(network_cases.trained, network)
+    (got_rows, got_weights), (other_rows, _) = ranks.run(network_cases.trained, network, chunk)
     assert other_rows == []  # rank 0 alone reports
     assert len(got_rows) == len(rows) > 1
     for one, two in zip(rows, got_rows, strict=True):

@@ -40,7 +40,7 @@ def train_group(
     epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"folders": folders, "packed": packed, **ask},
+        train_loop_config={"folders": folders, "packed": packed, "input": resources.input(), **ask},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=gpus > 0,
@@ -90,7 +90,15 @@ def run_one(
     try:
         study = Path(ask["study"])
         opens = folder.labels["kind"] in OPENS_TEST
-        return execute(path, packed, decide, open_test=opens, device=device, stop=lambda: stopping.asked(study))
+        return execute(
+            path,
+            packed,
+            decide,
+            open_test=opens,
+            device=device,
+            stop=lambda: stopping.asked(study),
+            **ask.get("input", {}),
+        )
     except Stopped:
         raise
     except Exception as e:

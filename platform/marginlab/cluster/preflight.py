@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from marginlab.networks import normalises_by_batch
+from marginlab.networks import build_seeded, normalises_by_batch
+from marginlab.networks.parts import cut
 from marginlab.study import Resources, Study
 from marginlab.values import InputError
 
@@ -45,12 +46,17 @@ def preflight(study: Study, available: dict[str, float]) -> None:
         concurrency(what, resources, available)
         for arm in study.arms:
             t = arm.training
-            identities = t.batch_size // t.per_identity
-            if identities % resources.workers:
+            shares, of = t.batch_size // (t.per_identity or 1), "identities" if t.per_identity else "images"
+            if shares % resources.workers:
                 raise InputError(
-                    f"Arm {arm.name!r} has {identities} identities in a batch, which {resources.workers} workers ({what}) cannot "
+                    f"Arm {arm.name!r} has {shares} {of} in a batch, which {resources.workers} workers ({what}) cannot "
                     "share evenly: change Training.batch_size or the number of workers."
                 )
+            if resources.chunk is not None and resources.chunk < t.batch_size // resources.workers:
+                try:
+                    cut(build_seeded(t.network, 1, 0).train())
+                except InputError as e:
+                    raise InputError(f"Arm {arm.name!r}, {what}.resources.chunk={resources.chunk}: {e}") from None
     for arm in study.arms:
         for dataset in study.datasets:
             if arm.training.augment.crop > dataset.size:

@@ -69,6 +69,7 @@ def search(
         "max_epochs": rules.max_epochs,
         "session": session,
         "study": str(study_folder),
+        "input": rules.resources.input(),
         "device": "cuda" if gpus else "cpu",  # a process without a GPU of its own may still see one
     }
     if launcher(rules.resources, available) == "inline":

@@ -96,8 +96,11 @@ class TwoViews(nn.Module):
         """[B, 2, D / 2], before the normalisation."""
         return torch.stack([self.head(self.pool(y)) for y in self.attention(*self.views(images))], dim=1)
 
+    def features(self, images: Tensor) -> Tensor:
+        return self.halves(images).flatten(1)
+
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.finish(self.halves(images).flatten(1))
+        out: Tensor = self.finish(self.features(images))
         return out
 
 

@@ -38,8 +38,12 @@ class _Pooled(nn.Module):
         super().__init__()
         self.maps, self.pool, self.head, self.finish = maps, Gem(), head, finish
 
+    def features(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.pool(self.maps(images)))
+        return out
+
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.finish(self.head(self.pool(self.maps(images))))
+        out: Tensor = self.finish(self.features(images))
         return out
 
 
