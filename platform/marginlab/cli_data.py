@@ -48,13 +48,19 @@ def prepare(
         typer.Argument(help="Which reader: oai, cxr14, eyepacs, eyepacs-by-image, or table for a table of your own."),
     ],
     root: Annotated[Path, typer.Argument(help="The raw folder, as the data provider delivered it; or your table.")],
-    size: Annotated[int, typer.Option(help="Pixels per side, as stored.")] = 280,
-    label: Annotated[str, typer.Option(help="What counts as the same: subject, subject-side or grade.")] = "subject",
+    size: Annotated[
+        int, typer.Option(help="Pixels per side, as stored; 280 and (eyepacs) 256 are the published ones.")
+    ] = 280,
+    label: Annotated[
+        str, typer.Option(help="What counts as the same: subject, subject-side (each knee), or grade (for eyepacs).")
+    ] = "subject",
     unreadable: Annotated[
         float, typer.Option(help="The largest share of unreadable images that may be left out.")
     ] = 0.01,
-    name: Annotated[str | None, typer.Option(help="Of a table's dataset; by default the table's file name.")] = None,
-    colour: Annotated[bool, typer.Option("--colour", help="A table's images keep their three channels.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Of table alone: the dataset's name; by default the table's file name.")
+    ] = None,
+    colour: Annotated[bool, typer.Option("--colour", help="Of table alone: images keep their three channels.")] = False,
     extend: Annotated[
         bool,
         typer.Option(
@@ -77,6 +83,8 @@ def prepare(
     workspace: WorkspaceOption = HERE,
 ) -> None:
     """Decode a raw folder once: manifest, splits and folds, leak check, memory-mapped images.
+
+    Writes workspace/data/DATASET-ID/, with a page to read first: report.html. What must lie where: docs/datasets.md.
 
     Stopped at any moment and called again, it carries on where it was.
 
