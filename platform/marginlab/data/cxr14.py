@@ -7,6 +7,7 @@ The raw folder holds ``Data_Entry_2017_v2020.csv`` (or the older ``Data_Entry_20
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import polars as pl
@@ -99,10 +100,10 @@ def _files(root: Path) -> dict[str, str]:
     parts = sorted(root.glob("images_*"))
     found: dict[str, str] = {}
     for folder in (*parts, *(part / IMAGES for part in parts), root / IMAGES):
-        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-            path = file.relative_to(root).as_posix()
-            if file.name.lower().endswith(".png") and found.setdefault(file.name, path) != path:
-                raise InputError(f"{root}: two files for one image, {found[file.name]} and {path}; keep one.")
+        place = folder.relative_to(root).as_posix()
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # Path objects would take ten times as long
+            if name.lower().endswith(".png") and found.setdefault(name, f"{place}/{name}") != f"{place}/{name}":
+                raise InputError(f"{root}: two files for one image, {found[name]} and {place}/{name}; keep one.")
     if not found:
         raise InputError(f"{root}: no images (.png) are in images/, images_*/images/ or images_*/.")
     return found
