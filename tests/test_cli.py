@@ -196,10 +196,14 @@ def test_plan_lays_out_and_refuses(raw: Path, capsys: pytest.CaptureFixture[str]
         capsys, "plan", "mine.py", "--cpus", "2"
     )
     study.write_text(STUDY.replace("ROOT", "'not-there'").replace("WORKERS", "1"))
-    assert "Dataset 'oai': there is no folder not-there" in fails(capsys, "plan", "mine.py", "--cpus", "2")
+    assert call("plan", "mine.py", "--cpus", "2") == 0  # before the images are there: for as many as the real set has
+    out = capsys.readouterr().out
+    assert "25600 images train, 6400 validate, 8000 test, as published" in out and "missing here" in out
     study.write_text(STUDY.replace("Search(8", "Search(epochs=8"))
     assert "mine.py, line 5" in fails(capsys, "plan", "mine.py")
     assert not Path("workspace").exists()
+    study.write_text(STUDY.replace("ROOT", "'not-there'").replace("WORKERS", "1"))
+    assert "Dataset 'oai': there is no folder not-there" in fails(capsys, "run", "mine.py")
 
 
 def test_the_phantom_form_of_a_study_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,16 +55,18 @@ def plan(
     Refuses what can never be scheduled. The time is measured: two batches of each arm, or earlier runs of the study.
     """
     from marginlab.cluster.preflight import preflight
+    from marginlab.counting import assumed
     from marginlab.declaration import load_study, refuse_changes
     from marginlab.estimate import estimate
+    from marginlab.networks.weights import unweighted
     from marginlab.outline import outline, planned
 
     study = _file(study, phantom)
     loaded = load_study(study)
     space = _space(workspace)
-    space.check_sources(loaded)
+    space.check_sources(loaded, without=[d.name for d in loaded.datasets if assumed(d, space)])
     available = _resources(cpus, gpus, address)
-    preflight(loaded, available)
+    preflight(unweighted(loaded), available)  # a plan may be made before there is anything to train with
     laid_out, folder = planned(loaded, space), space.study(loaded.name)
     refuse_changes(folder, laid_out)
     console.print(outline(laid_out, space, available, estimate(laid_out, space, available, folder)))

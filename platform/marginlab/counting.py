@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from marginlab.data.cxr14 import CXR14
+from marginlab.data.eyepacs import EyePACS, EyePACSByImage
+from marginlab.data.oai import OAI
 from marginlab.data.packed import PackedDataset
 from marginlab.data.phantom import count
 from marginlab.data.raw import conform
+from marginlab.data.readers import READERS
 from marginlab.data.readers import reader as reader_named
 from marginlab.data.splits import FOLDS, with_folds
 from marginlab.fresh import covers
@@ -16,6 +20,12 @@ from marginlab.plan import Plan
 from marginlab.study import Dataset, Search
 from marginlab.values import InputError
 from marginlab.workspace import Workspace
+
+# What the published sets have, (training split, test split), for a plan that is made before they are here. ChestX-ray14: the
+# official lists. EyePACS: 35,126 images, a fifth of them for the test. OAI: about 40,000 knees, of which the site that is the
+# test is taken to have a fifth.
+PUBLISHED: dict[type, tuple[int, int]] = {OAI: (32_000, 8_000), CXR14: (86_524, 25_596), EyePACS: (28_101, 7_025)}
+PUBLISHED[EyePACSByImage] = PUBLISHED[EyePACS]
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Counts:
     test: int
     channels: int = 1
     graded: bool = False  # grades are to be found, in the images that were trained on
+    assumed: bool = False  # not counted: the images are not here
 
     @property
     def images(self) -> int:
@@ -43,12 +54,28 @@ class Counts:
         return self.test * (self.train + self.validation) if self.graded else self.test**2 / 4
 
 
+def assumed(dataset: Dataset, workspace: Workspace) -> Counts | None:
+    """What a published set has that is not here; None of one that is, or that nothing is known of."""
+    if dataset.root is None or workspace.packed(dataset).exists() or workspace.raw(dataset).exists():
+        return None
+    reader = type(dataset.reader or READERS.get(dataset.name))
+    if reader not in PUBLISHED:
+        return None
+    train, test = PUBLISHED[reader]
+    channels = 3 if reader in (EyePACS, EyePACSByImage) else 1
+    return Counts(train - train // FOLDS, train // FOLDS, test, channels, dataset.label == "grade", assumed=True)
+
+
 def counts(dataset: Dataset, workspace: Workspace) -> Counts:
-    """From the packed dataset; else from the raw folder's tables; else from the phantom's value. Decodes and writes nothing.
+    """From the packed dataset; else from the raw folder's tables; else from the phantom's value; else as published (:data:`PUBLISHED`).
+
+    Decodes and writes nothing.
 
     Raises:
         InputError: the raw folder cannot be read. It names neither files nor people, whatever the reader had to say.
     """
+    if not_here := assumed(dataset, workspace):
+        return not_here
     if workspace.packed(dataset).exists():
         packed = PackedDataset.open(workspace.packed(dataset))
         return _of(packed.manifest, packed.channels, dataset)

@@ -8,6 +8,7 @@ import torch
 
 from marginlab.counting import Counts, expected_incumbents, expected_trials, most_incumbents, most_trials
 from marginlab.networks import build_seeded
+from marginlab.networks.weights import unweighted
 from marginlab.plan import Plan
 from marginlab.training import Training
 
@@ -72,7 +73,7 @@ def checkpoint_bytes(training: Training, channels: int) -> int:
 
 
 def size_of(training: Training, channels: int) -> Size:
-    module = build_seeded(training.network, channels, 0).eval()
+    module = build_seeded(unweighted(training.network), channels, 0).eval()
     weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     moments = 2 * sum(p.numel() * p.element_size() for p in module.parameters())
     with torch.no_grad():

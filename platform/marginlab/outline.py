@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,11 +12,12 @@ from rich.text import Text
 
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
 from marginlab.compare import Design, answers, resolution
-from marginlab.counting import expected_incumbents, most_incumbents
+from marginlab.counting import assumed, expected_incumbents, most_incumbents
 from marginlab.declaration import read_plan
 from marginlab.disk import disk
 from marginlab.estimate import Estimate, duration
 from marginlab.files import read_json
+from marginlab.networks.weights import files_of
 from marginlab.plan import Plan
 from marginlab.remaining import Remaining, remaining
 from marginlab.results import Results
@@ -63,6 +65,8 @@ def _rows(
     defaults = _defaults(study)
     leaders = len(keys) * most_incumbents(plan)
     yield "datasets", ", ".join(_dataset(d, forecast) for d in study.datasets)
+    if absent := _absent(study, workspace):
+        yield "missing here", ", ".join(absent)
     yield (
         "search",
         f"{len(keys)} searches of {search.epochs_budget} epochs, at least {search.epochs_budget // search.trial_epochs} trials "
@@ -129,10 +133,17 @@ def _start(arm: Arm) -> str:
     )
 
 
+def _absent(study: Study, workspace: Workspace) -> list[str]:
+    """What has to be there before the study can run."""
+    roots = [d.root for d in study.datasets if d.root and assumed(d, workspace)]
+    return roots + sorted(f for f in files_of(study.arms) if not Path(f).expanduser().is_file())
+
+
 def _dataset(dataset: Dataset, forecast: Estimate) -> str:
     where = "phantom" if dataset.phantom is not None else str(dataset.root)
     c = forecast.counted.get(dataset.name)
     images = f"; {c.train} images train, {c.validation} validate, {c.test} test" if c else ""
+    images += ", as published: they are not here" if c and c.assumed else ""
     return f"{dataset.name} ({where}{images})"
 
 

@@ -20,6 +20,7 @@ from marginlab.counting import Counts
 from marginlab.data.sampler import steps_per_epoch
 from marginlab.disk import checkpoint_bytes
 from marginlab.files import read_json, read_lines
+from marginlab.networks.weights import unweighted
 from marginlab.study import Resources, Study
 from marginlab.training import Training, probe
 from marginlab.values import fingerprint
@@ -146,7 +147,7 @@ class Paces:
         images = max(c.validation for c in self.counted.values())
         device = "cuda" if phase.gpus else "cpu"
         try:
-            p = probe(training, channels, size, images=images, threads=phase.threads, device=device)
+            p = probe(unweighted(training), channels, size, images=images, threads=phase.threads, device=device)
         except Exception as e:  # diverging, out of memory, or a fault of a user's own loss: its trials will say so
             raise Unmeasurable(f"{arm} could not be measured: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
         epoch_s = EPOCH_S + checkpoint_bytes(training, channels) / WRITTEN_PER_S

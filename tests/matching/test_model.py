@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from marginlab.matching.model import Embedder, describe, opened, rates_of, without_begin
+from marginlab.matching.model import Embedder, describe, opened, rates_of
 from marginlab.networks import MirrorAttention, ResNet18, SmallNetwork
+from marginlab.networks.weights import files_of, unweighted
 from marginlab.runs import read_embeddings
 from marginlab.values import InputError, from_json, to_json
 
@@ -125,8 +126,9 @@ def test_weights_of_another_network_are_refused(made, tmp_path):
 
 def test_the_published_weights_that_training_began_with_need_not_be_here():
     begun = MirrorAttention(ResNet18(weights="/not/here.pth", sha256="0" * 64))
-    assert from_json(without_begin(to_json(begun))) == MirrorAttention(ResNet18())
-    assert without_begin(to_json(SmallNetwork())) == to_json(SmallNetwork())
+    assert unweighted(from_json(to_json(begun))) == MirrorAttention(ResNet18())
+    assert unweighted(SmallNetwork()) == SmallNetwork()
+    assert files_of((begun, SmallNetwork(), begun)) == {begun.backbone.weights}
 
 
 def test_other_data_than_the_runs_is_refused(made):

@@ -121,13 +121,18 @@ class PackedDataset:
             pixels=self.pixels,
             rows=rows["row"].to_numpy().copy(),
             label=label,
-            visit=mf.codes(rows.select("label", "subject").rows() if self.graded else _visits(label, months)),
+            visit=mf.codes(rows.select("label", *self._one_visit).rows() if self.graded else _visits(label, months)),
             months=months,
             gallery=(rows["role"] == "gallery").to_numpy().copy(),
             query=(rows["role"] == "query").to_numpy().copy(),
             subject=mf.codes(rows["subject"]),
             graded=self.graded,
         )
+
+    @property
+    def _one_visit(self) -> list[str]:
+        """Where grades are to be found, a fellow eye is no answer; but where a split leaks as published, it is one, as published."""
+        return ["row"] if self.info.get("leak") else ["subject"]
 
     def require_queries(self) -> None:
         """Refuse a dataset that a study could train on for days and then say nothing about."""

@@ -25,6 +25,7 @@ from torch import Tensor
 from marginlab.data.packed import PackedDataset
 from marginlab.matching.impostors import Rates
 from marginlab.networks import build_seeded
+from marginlab.networks.weights import unweighted
 from marginlab.stored import Stored, visits
 from marginlab.training import forward
 from marginlab.values import InputError, from_json
@@ -83,7 +84,7 @@ class Embedder:
         self.channels, self.size = int(config["channels"]), int(config["size"])
         # The loss and the margin policy, which may be a study's own, are not needed to embed.
         self.augment = from_json(config["training"]["augment"])
-        network = build_seeded(from_json(without_begin(config["training"]["network"])), self.channels, 0)
+        network = build_seeded(unweighted(from_json(config["training"]["network"])), self.channels, 0)
         try:
             network.load_state_dict(weights)
         except RuntimeError as e:
@@ -277,12 +278,3 @@ def _types(recorded: Any) -> Iterator[str]:
     if isinstance(recorded, (list, tuple)):
         for part in recorded:
             yield from _types(part)
-
-
-def without_begin(network: Any) -> Any:
-    """The recorded network without the file of published weights that its training began with: it may not be here."""
-    if not isinstance(network, dict):
-        return network
-    begun = {"weights", "sha256"} <= network.keys()
-    gone = {"weights": None, "sha256": None} if begun else {}
-    return {**{k: without_begin(v) for k, v in network.items()}, **gone}

@@ -6,11 +6,13 @@ checked by. They tell files apart by chance, not by intent; a file of tensors ca
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,31 @@ def check_weights(owner: str, weights: str | None, sha256: str | None) -> None:
         raise InputError(
             f"{owner}.sha256 is {sha256!r}: give the file's SHA-256, or at least its first eight hexadecimal digits."
         )
+
+
+def unweighted(configuration: Any) -> Any:
+    """The same with networks that begin at random where published weights were asked for: they take no file, and as long."""
+    if isinstance(configuration, tuple):
+        return tuple(unweighted(v) for v in configuration)
+    if not dataclasses.is_dataclass(configuration) or isinstance(configuration, type):
+        return configuration
+    own = {f.name: getattr(configuration, f.name) for f in dataclasses.fields(configuration)}
+    new = {name: unweighted(v) for name, v in own.items()}
+    if {"weights", "sha256"} <= new.keys():
+        new |= {"weights": None, "sha256": None}
+    changed = {name: v for name, v in new.items() if v != own[name]}
+    return dataclasses.replace(configuration, **changed) if changed else configuration
+
+
+def files_of(configuration: Any) -> set[str]:
+    """The files of published weights that a configuration begins from."""
+    if isinstance(configuration, tuple):
+        return {file for v in configuration for file in files_of(v)}
+    if not dataclasses.is_dataclass(configuration) or isinstance(configuration, type):
+        return set()
+    own = {f.name: getattr(configuration, f.name) for f in dataclasses.fields(configuration)}
+    mine = {own["weights"]} if {"weights", "sha256"} <= own.keys() and own["weights"] is not None else set()
+    return mine | {file for v in own.values() for file in files_of(v)}
 
 
 def read_weights(owner: str, path: str, sha256: str) -> Mapping[str, Tensor]:

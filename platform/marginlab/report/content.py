@@ -12,8 +12,9 @@ from marginlab import cost, tables
 from marginlab.compare import Answer, answers, exploratory
 from marginlab.report.declared import declared
 from marginlab.report.limits import limits
-from marginlab.report.words import NOTHING, PHANTOM, measured, metric_name, percent_of, years
+from marginlab.report.words import NOTHING, PHANTOM, measured, metric_name, number, percent_of, years
 from marginlab.results import Results
+from marginlab.retrieval import by_chance
 from marginlab.scores import split_metric
 
 DEFAULT = ", published default"
@@ -154,6 +155,23 @@ class Content:
     def searched(self, dataset: str) -> list[dict[str, Any]]:
         """The rows of ``tables.searches`` of a dataset."""
         return list(self.searches.filter(pl.col("dataset") == dataset).iter_rows(named=True))
+
+    def chance(self, dataset: str) -> str:
+        """Where grades are to be found, what a random order would score, in a sentence."""
+        if self.results.study.dataset(dataset).label != "grade":
+            return ""
+        runs = self.results.runs().filter(dataset=dataset, kind="confirmation", state="complete", current=True)
+        for folder in runs["folder"]:
+            path = self.results.folder / folder / "embeddings" / "test.parquet"
+            if path.is_file():
+                frame = pl.read_parquet(path, columns=["label", "role"])
+                asked, gallery = (frame.filter(role=role)["label"].to_numpy() for role in ("query", "gallery"))
+                found = {metric_name(f"test/{name}"): v for name, v in by_chance(asked, gallery).items()}
+                shown = ", ".join(
+                    f"{name} {number(v)}" for name, v in found.items() if name in self.metric_names(dataset)
+                )
+                return f"A random order of the gallery would have {shown}." if shown else ""
+        return ""
 
     def metric_names(self, dataset: str) -> list[str]:
         return [metric_name(m) for m in self.metrics(dataset)]

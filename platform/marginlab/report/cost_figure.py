@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from marginlab import cost
 from marginlab.report.figures import INK, MARKERS, as_svg, axes, line_style, stand_in, with_ids
 from marginlab.report.pictures.picture import Picture, sentences
-from marginlab.report.words import count
+from marginlab.report.words import count, metric_name
 from marginlab.results import Results
 
 SIZE = (5.2, 3.5)  # inches
@@ -177,8 +177,7 @@ def _whence(given: set[str]) -> str:
 
 def name_of(objective: str) -> str:
     """``val/map`` in a figure's words."""
-    metric = objective.removeprefix("val/")
-    return f"validation {'mAP' if metric == 'map' else metric}"
+    return f"validation {metric_name('test/' + objective.removeprefix('val/'))}"
 
 
 def _middle(values: pl.Series) -> float:

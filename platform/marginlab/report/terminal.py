@@ -47,6 +47,8 @@ def _parts(c: Content) -> Iterator[RenderableType]:
     for dataset in c.datasets:
         yield Text()
         yield headline_table(c, dataset)
+        if chance := c.chance(dataset):
+            yield Text(chance, style="dim")
     yield Text()
     yield searches_table(c)
     if len(c.time):

@@ -4,6 +4,7 @@
 in parts (``streaming``). ``protocol`` has the published protocols.
 """
 
+from marginlab.retrieval.chance import by_chance
 from marginlab.retrieval.embeddings import Embeddings, concatenate, unit
 from marginlab.retrieval.protocol import protocol_means, protocol_queries, protocol_scores, validation_scores
 from marginlab.retrieval.ranking import AT_K, METRICS, Figures, Ranking, Worst
@@ -15,6 +16,7 @@ __all__ = [
     "Figures",
     "Ranking",
     "Worst",
+    "by_chance",
     "concatenate",
     "protocol_means",
     "protocol_queries",

@@ -15,6 +15,7 @@ import numpy as np
 
 from marginlab.retrieval import metrics, sums
 from marginlab.retrieval.blocks import Found, find
+from marginlab.retrieval.chance import KS
 from marginlab.retrieval.embeddings import Embeddings, checked_unit
 from marginlab.retrieval.gains import Graded, Scale
 from marginlab.retrieval.matches import Matches
@@ -22,9 +23,7 @@ from marginlab.retrieval.streaming import Parts, find_in_parts
 from marginlab.values import InputError
 
 METRICS = ("map", "map_at_r", "cmc_1", "cmc_allshots_1")
-AT_K = tuple(
-    f"{kind}_{k}" for kind in ("mhr_at", "map_at") for k in (5, 10, 20, 50)
-)  # besides, where labels are grades
+AT_K = tuple(f"{kind}_{k}" for kind in ("mhr_at", "map_at") for k in KS)  # besides, where labels are grades
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def test_queries_without_a_right_answer_are_left_out(results):
 def test_curves_end_with_the_gallery(results):
     picture = cmc.picture(results, Confirmed.of(results, "oai"))
     assert [title for title, _ in picture.panels] == [
-        "all horizons (3 queries)",
+        "all 3 queries",
         "12 months (1 query)",
         "36 months (1 query)",
     ]

@@ -49,9 +49,8 @@ def picture(results: Results, confirmed: Confirmed) -> Picture:
 
 
 def _title(horizon: int | None, queries: int) -> str:
-    return (
-        f"{'all horizons' if horizon is None else f'{horizon} months'} ({count(queries, 'query').replace('ys', 'ies')})"
-    )
+    number = count(queries, "query").replace("ys", "ies")
+    return f"all {number}" if horizon is None else f"{horizon} months ({number})"
 
 
 def curves(queries: pl.DataFrame, ranks: int = RANKS) -> pl.DataFrame:
@@ -83,10 +82,11 @@ def curves(queries: pl.DataFrame, ranks: int = RANKS) -> pl.DataFrame:
 
 
 def _horizons(months: np.ndarray) -> list[int | None]:
-    """All queries (None), the nearest horizon and the furthest; empty where there is no query."""
+    """All queries (None), the nearest horizon and the furthest, of those known; empty where there is no query."""
     if not len(months):
         return []
-    ends = sorted({int(months.min()), int(months.max())})
+    known = months[np.isfinite(months)]
+    ends = sorted({int(known.min()), int(known.max())}) if len(known) else []
     return [None, *ends] if len(ends) > 1 else [None]
 
 

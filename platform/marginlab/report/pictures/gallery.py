@@ -9,7 +9,7 @@ import polars as pl
 from markupsafe import Markup
 
 from marginlab.report.pictures.confirmed import Confirmed, Model
-from marginlab.report.pictures.framed import whole, Cell, arm_head, head, table
+from marginlab.report.pictures.framed import Cell, arm_head, head, table, whole
 from marginlab.report.pictures.images import Images
 from marginlab.report.pictures.picture import Picture, sentences
 from marginlab.report.words import number, percent
