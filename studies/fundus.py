@@ -4,8 +4,7 @@ After Fang et al. (Biomed. Signal Process. Control 80, 2023): DenseNet-121 from 
 1, nothing augmented, shuffled batches of 128, Adam at 1e-3 with weight decay 1e-5, 50 epochs; the gallery is the training split, an
 answer is right if it has the query's grade. Not as there: the split is by patient (theirs leaks), a fold validates.
 
-It reads data/eyepacs, seen from where the command is given (a link will do), and the ImageNet weights from
-https://download.pytorch.org/models/densenet121-a639ec97.pth, kept where torch.hub keeps them. `phantom` needs neither.
+It reads data/eyepacs and, where torch.hub keeps them, https://download.pytorch.org/models/densenet121-a639ec97.pth; `phantom` neither.
 """
 
 import dataclasses
@@ -21,8 +20,6 @@ from marginlab.study import Arm, Comparison, Confirmation, Dataset, Search, Stud
 from marginlab.training import Training
 
 WEIGHTS = "~/.cache/torch/hub/checkpoints/densenet121-a639ec97.pth"
-SHA256 = "a639ec97"  # its first digits, which the published name has
-
 fine = {"loss.scale": loguniform(0.5, 16), "loss.margin": uniform(0.1, 0.5)}
 tuned = {"margin.k_delta": loguniform(1, 8), "margin.k_an": loguniform(1, 8)}
 fixed = {"margin.epsilon": uniform(0.05, 0.6), "margin.beta": uniform(-0.2, 0.6)}
@@ -47,7 +44,7 @@ study = Study(
     name="fundus",
     question="Do mirror attention and the fine triplet loss find fundus photographs of the same grade?",
     datasets=[Dataset("eyepacs", root="data/eyepacs", size=256, label="grade")],
-    arms=arms(DenseNet121(weights=WEIGHTS, sha256=SHA256), 256, batch_size=128, lr=1e-3),
+    arms=arms(DenseNet121(weights=WEIGHTS, sha256="a639ec97"), 256, batch_size=128, lr=1e-3),
     search=Search(epochs_budget=300, max_epochs=20, objective="val/mhr_at_10"),
     confirmation=Confirmation(seeds=5, folds=1, epochs=50, defaults=True),
     comparison=Comparison(primary="test/mhr_at_10", contrast=("mirror/fine-triplet", "self/fine-triplet"), margin=0.01),

@@ -27,7 +27,7 @@ ARMS.append(pytest.param(REAL[0].arms[0], id="published"))
 def test_a_study_is_short_and_says_what_it_asks(path: Path) -> None:
     text = path.read_text()
     assert (text.startswith('"""') and "?" in text.split('"""')[1]) or path.stem == "own_loss"
-    assert len(text.splitlines()) <= 62
+    assert len(text.splitlines()) <= (62 if path.stem == "demo" or path.stem.startswith("adatriplet") else 59)
 
 
 @pytest.mark.parametrize("name", PHANTOM)
