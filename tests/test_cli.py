@@ -147,7 +147,7 @@ def test_images_are_added_and_the_dataset_verified(capsys: pytest.CaptureFixture
     own_table(26)
     capsys.readouterr()
     assert call(*argv) == 0
-    assert "If the raw folder has more images now, add them: --extend." in " ".join(capsys.readouterr().out.split())
+    assert "If the raw folder has more images now, --extend adds them;" in " ".join(capsys.readouterr().out.split())
     assert call(*argv, "--extend") == 0
     out = capsys.readouterr().out
     assert "test: 8 images, 4 subjects" in out and "It was there already" not in out

@@ -118,8 +118,8 @@ def prepare(
         console.print(f"  contact sheet: {write_contact_sheet(packed)}", highlight=False, soft_wrap=True)
     if there and not extend:
         console.print(
-            "It was there already, and nothing was read again. If the raw folder has more images now, add them: --extend. "
-            "It gets another fingerprint then, so a study that began on this one stays with it no longer.",
+            "It was there already, and nothing was read again. If the raw folder has more images now, --extend adds them; "
+            "its fingerprint changes with them, and a study that began on it will refuse to go on.",
             highlight=False,
             soft_wrap=True,
         )

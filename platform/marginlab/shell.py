@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110)
 errors = Console(stderr=True, soft_wrap=True)
@@ -33,6 +34,7 @@ class Bar:
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
         )
+        self.title = title
         self.task = self.progress.add_task(title, total=None)
 
     def __enter__(self) -> Bar:
@@ -40,7 +42,8 @@ class Bar:
         return self
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        self.progress.update(self.task, completed=done, total=total)
+        said = what if what.startswith("waiting") else self.title
+        self.progress.update(self.task, completed=done, total=total, description=escape(said))
 
     def at(self, done: int, total: int) -> None:
         self("", done, total)
