@@ -34,6 +34,8 @@ from marginlab.values import InputError
 from marginlab.watching import snapshot
 from marginlab.workspace import Workspace
 from tests.cluster import studies
+from tests.renaming import write_renamed
+from tests.searching import holding
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 ROOT = Path(__file__).parents[2]
@@ -49,7 +51,16 @@ def run(study: Study, home: Path) -> tuple[Outcome, list[str], list[str]]:
 
 
 @pytest.fixture(scope="session")
-def inline(ray_here: None, home: Path) -> tuple[Outcome, list[str], list[str]]:
+def secret(home: Path) -> str:
+    """What the names of all subjects and files of the study ``inline`` contain: random, too long to occur by chance."""
+    dataset = studies.inline.datasets[0]
+    raw = Workspace.at(home).raw(dataset)
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    return write_renamed(dataset.phantom, raw)
+
+
+@pytest.fixture(scope="session")
+def inline(ray_here: None, home: Path, secret: str) -> tuple[Outcome, list[str], list[str]]:
     return run(studies.inline, home)
 
 
@@ -140,6 +151,16 @@ def test_the_test_split_is_opened_in_confirmation_alone(inline: Any) -> None:
         assert f.embeddings("test") is not None and 0 < f.result()["test"]["test/map"] <= 1  # type: ignore[index]
     seeds = {f.run.seed for f in confirmations}
     assert len(seeds) == 2 and not seeds & {f.run.seed for f in folders_of(outcome.folder, "trial")}
+
+
+def test_no_identifier_is_in_any_file_of_a_study_nor_in_rays_logs(inline: Any, home: Path, secret: str) -> None:
+    raw, private = Workspace.at(home).raw(studies.inline.datasets[0]), home / "marginlab"
+    kinds = {p.suffix for p in home.rglob("*") if p.is_file()}
+    assert {".db", ".parquet", ".npy", ".html", ".json", ".jsonl", ".safetensors", ".csv"} <= kinds
+    assert holding([secret], home, without=(raw, private)) == []
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    assert list(logs.glob("worker-*")) and holding([secret], logs) == []
+    assert len(holding([secret], private)) == 1 and holding([secret], raw)  # it is there that they are
 
 
 def test_the_answer_is_there(inline: Any) -> None:
