@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from marginlab.compare import answers
+from marginlab.data.eyepacs import EyePACSByImage
 from marginlab.report.limits import limits
 from marginlab.results import Results
-from marginlab.study import Comparison, Search
+from marginlab.study import Comparison, Dataset, Search
 from marginlab.tables import searches
 from tests.report.synthetic import Synthetic, study
 
@@ -29,6 +30,12 @@ def said(results: Results) -> str:
 )
 def test_the_small_study_says_what_it_cannot_decide(results, part):
     assert part in said(results)
+
+
+def test_a_split_that_leaks_is_called_so(tmp_path):
+    leaking = study(datasets=[Dataset("oai", root="x", reader=EyePACSByImage()), *study().datasets[1:]])
+    text = said(Results.open(Synthetic(tmp_path, leaking).whole()))
+    assert "oai: the split is by image, as published, and leaks" in text
 
 
 def test_what_does_not_apply_is_not_said(tmp_path):

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import polars as pl
 
 from marginlab.compare import Answer
+from marginlab.data.eyepacs import EyePACSByImage
+from marginlab.data.readers import READERS
 from marginlab.report.words import PHANTOM, count, signed
 from marginlab.results import Results
 
@@ -20,6 +22,12 @@ def limits(results: Results, answers: list[Answer], searches: pl.DataFrame) -> l
     out = []
     if phantoms:
         out.append(f"{', '.join(phantoms)}: {PHANTOM}. They show that the program works, not that a method does.")
+    leaking = [d.name for d in study.datasets if isinstance(d.reader or READERS.get(d.name), EyePACSByImage)]
+    if leaking:
+        out.append(
+            f"{', '.join(leaking)}: the split is by image, as published, and leaks: most who are tested on were trained on with their "
+            "other eye. Compare with what was published for it, and conclude nothing about new patients."
+        )
     return [*out, *_contrast(results), *_seeds(results, answers), *_searches(results, searches), *_training(results)]
 
 
