@@ -61,7 +61,8 @@ class Decoder:
         return np.ascontiguousarray(pixels[:, :, ::-1] if flip else pixels)
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
-        image = eight_bit(image).convert("L" if self.channels == 1 else "RGB")
+        image, mode = eight_bit(image), "L" if self.channels == 1 else "RGB"
+        image = image if image.mode == mode else image.convert(mode)  # which copies, even to the same mode
         image = trimmed(image) if self.trim else image
         side = self.crop
         if side and min(image.size) >= side:
