@@ -41,3 +41,8 @@ def test_without_months_all_images_of_a_subject_are_shown() -> None:
     first, second = chosen(manifest(both), 0)
     assert (first.rows, second.rows) == ((0, 1), (2, 3))
     assert first.title == "Subject 1 (test split)" and first.words == ("left, grade 1", "right, grade 1")
+
+
+def test_a_subject_of_a_split_that_leaks_is_in_both() -> None:
+    one = [("a", None, side, split, fold, None, 1) for side, split, fold in (("L", "train", 0), ("R", "test", None))]
+    assert chosen(manifest(one), 0)[0].title == "Subject 1 (in both splits)"

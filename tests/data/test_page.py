@@ -127,10 +127,10 @@ def test_terms_are_said_of_every_reader_that_ships(dataset: PackedDataset) -> No
 def test_a_leak_and_nothing_to_look_for_are_warned_of(dataset: PackedDataset) -> None:
     sentence = "The test split leaks: 3 of its 4 subjects are also in the training split."
     report = json.loads((dataset.folder / "report.json").read_text())
-    report["problems"].append(sentence)
+    report["problems"].append(sentence.replace("3", "4"))  # before an image of one of them could not be read
     (dataset.folder / "report.json").write_text(json.dumps(report))
     leaky = Outline(page(changed(dataset, leak={"subjects": 3, "sentence": sentence}))).text
-    assert leaky.count(sentence) == 1 and leaky.index(sentence) < leaky.index("Packed dataset")
+    assert leaky.count("The test split leaks") == 1 and leaky.index(sentence) < leaky.index("Packed dataset")
     assert "Nothing can be looked for" not in page(dataset)
     roleless = dataset.manifest.with_columns(role=pl.lit("other"))
     assert "Nothing can be looked for" in page(dataclasses.replace(dataset, manifest=roleless))

@@ -54,8 +54,8 @@ def chosen(manifest: pl.DataFrame, seed: int) -> list[Strip]:
 
 
 def _strip(number: int, images: pl.DataFrame) -> Strip:
-    split = images["split"][0]
-    title = f"Subject {number} ({split} split)"
+    splits = images["split"].unique(maintain_order=True)
+    title = f"Subject {number} ({f'{splits[0]} split' if len(splits) == 1 else 'in both splits'})"
     if images["months"].null_count() < len(images):
         sides = images.group_by("side", maintain_order=True).len().sort("len", descending=True, maintain_order=True)
         side = sides["side"][0]

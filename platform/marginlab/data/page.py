@@ -79,7 +79,7 @@ def page(dataset: PackedDataset) -> str:
         unknown=_unknown(manifest),
         leak=leak,
         report=report,
-        problems=[sentence for sentence in report.get("problems", []) if sentence != leak],
+        problems=[s for s in report.get("problems", []) if not (leak and s.startswith(leak.partition(":")[0]))],
         unreadable=_unreadable(report.get("unreadable", [])),
         megabytes=dataset.pixels.nbytes / 1e6,
         strips=strips(dataset) if dataset.phantom else [],
