@@ -39,7 +39,10 @@ def phantom(
     with Bar(f"rendering {dataset}") as progress:
         write(value, partial, progress=lambda done, total: progress("", done, total))
     partial.rename(out)
-    say_next(f"marginlab prepare {dataset} {out} --size {value.size}")
+    graded = (
+        " --label grade" if dataset == "eyepacs" else ""
+    )  # nobody is seen twice: there are grades to find, not people
+    say_next(f"marginlab prepare {dataset} {out} --size {value.size}{graded}")
 
 
 def prepare(
@@ -150,10 +153,12 @@ def _described(packed: PackedDataset) -> None:
     console.print(f"[bold]{packed.folder}[/]", highlight=False, soft_wrap=True)
     for part in ("train", "test"):
         c = d["splits"][part]
-        console.print(
-            f"  {part}: {c['images']} images, {c['subjects']} subjects, queries at {c['horizons']} months",
-            highlight=False,
-        )
+        roles = [f"{c['gallery']} in the gallery"] if c["gallery"] else []
+        if c["queries"]:
+            months = ", ".join(map(str, c["horizons"]))
+            roles.append(f"{c['queries']} queries" + (f" at {months} months" if months else ""))
+        counted = [f"{c['images']} images", f"{c['subjects']} subjects", *roles]
+        console.print(f"  {part}: {', '.join(counted)}", highlight=False, soft_wrap=True)
     if leak := packed.info.get("leak"):
         console.print(f"  [yellow]{leak['sentence']}[/]", highlight=False, soft_wrap=True)
     page = next(p for p in (packed.folder / "report.html", packed.folder / "report.json") if p.exists())
