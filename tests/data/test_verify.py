@@ -1,6 +1,7 @@
 """``verify`` finds what is not as it was prepared, and names it."""
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -12,14 +13,18 @@ from marginlab.values import InputError
 from tests.data.listed import info, packed, people, write
 
 
-@pytest.fixture
-def raw(tmp_path):
-    return write(tmp_path / "raw", *people(0, 20))
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    packed(write(folder / "raw", *people(0, 20)), folder / "out", private=folder / "private")
+    return folder
 
 
 @pytest.fixture
-def out(raw, tmp_path):
-    return packed(raw, tmp_path / "out").folder
+def out(prepared, tmp_path, private_home):
+    """A copy that may be damaged."""
+    shutil.copytree(prepared / "private", private_home)
+    return shutil.copytree(prepared / "out", tmp_path / "out")
 
 
 def rewrite(folder, **fields):
@@ -83,7 +88,8 @@ def test_counts_that_do_not_fit(out):
         verify(out)
 
 
-def test_what_a_person_should_look_at(raw, tmp_path, private_home):
+def test_what_a_person_should_look_at(tmp_path, private_home):
+    raw = write(tmp_path / "raw", *people(0, 20))
     (raw / "a002_0.png").write_bytes(b"")
     Image.fromarray(np.full((8, 8), 7, np.uint8)).save(raw / "a003_0.png")
     (raw / "t004_0.png").write_bytes((raw / "a001_0.png").read_bytes())
