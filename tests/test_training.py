@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from marginlab import training
+from marginlab.augment import Augment
 from marginlab.data.sampler import batches
 from marginlab.losses import AdaTriplet, Pairs
 from marginlab.margins import AutoMargin, FixedMargin, Margin
@@ -204,6 +206,14 @@ def test_a_slow_batch_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training._Trainer, "train_epoch", spy)
     monkeypatch.setattr(training, "LONG_S", 0.0)
     assert probe(TRAINING, 1, 36, images=20).batch_s > 0 and epochs == [1]
+
+
+def test_large_images_are_probed_in_small_batches() -> None:
+    big = dataclasses.replace(TRAINING, batch_size=128, per_identity=4, augment=Augment(crop=256))
+    assert [training._affordable(big, c).batch_size for c in (1, 3)] == [16, 8]  # two people at least
+    assert training._affordable(dataclasses.replace(big, per_identity=None), 3).batch_size == 8
+    assert training._affordable(dataclasses.replace(big, batch_size=96, per_identity=32), 1).batch_size == 96
+    assert training._affordable(dataclasses.replace(TRAINING, batch_size=128), 1).batch_size == 128
 
 
 def test_threads_come_back_when_a_probe_fails() -> None:

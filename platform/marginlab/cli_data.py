@@ -39,10 +39,7 @@ def phantom(
     with Bar(f"rendering {dataset}") as progress:
         write(value, partial, progress=lambda done, total: progress("", done, total))
     partial.rename(out)
-    graded = (
-        " --label grade" if dataset == "eyepacs" else ""
-    )  # nobody is seen twice: there are grades to find, not people
-    say_next(f"marginlab prepare {dataset} {out} --size {value.size}{graded}")
+    say_next(f"marginlab prepare {dataset} {out} --size {value.size}")
 
 
 def prepare(
@@ -55,10 +52,15 @@ def prepare(
         int, typer.Option(help="Pixels per side, as stored; 280 and (eyepacs) 256 are the published ones.")
     ] = 280,
     label: Annotated[
-        str, typer.Option(help="What counts as the same: subject, subject-side (each knee), or grade (for eyepacs).")
-    ] = "subject",
+        str | None,
+        typer.Option(
+            help="What counts as the same: subject, subject-side (each knee) or grade; by default the grade of EyePACS, where "
+            "nobody is seen twice, and else the subject."
+        ),
+    ] = None,
     unreadable: Annotated[
-        float, typer.Option(help="The largest share of unreadable images that may be left out.")
+        float,
+        typer.Option(help="The largest share of images that may be left out because they cannot be read: 0.01 is 1%."),
     ] = 0.01,
     name: Annotated[
         str | None, typer.Option(help="Of table alone: the dataset's name; by default the table's file name.")
@@ -105,6 +107,7 @@ def prepare(
         raise InputError("--workers is for this machine alone: with --address all CPUs of the cluster decode.")
     if reader is not None:
         dataset, root = name or root.stem, root.parent
+    label = label or ("grade" if dataset.startswith("eyepacs") else "subject")
     declared = Dataset(dataset, root=str(root), reader=reader, size=size, label=label, unreadable=unreadable)
     space = Workspace.at(workspace)
     there = space.packed(declared).exists()

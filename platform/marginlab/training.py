@@ -7,6 +7,7 @@ epoch boundary is all that a checkpoint needs to hold: sampler position and gene
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -352,6 +353,7 @@ def embed(
 
 
 PROBED_BATCHES = 2
+PROBED_PIXELS = 2**20  # of a batch that is measured, at most: 16 images of 256 x 256 pixels
 LONG_S = 5.0  # a warm-up batch that takes longer is itself the measurement: allocations no longer matter
 RANKED_AT_MOST = 2000  # images in the ranking that is measured
 
@@ -383,6 +385,7 @@ def probe(
         images: in the validation; as many are ranked, but not above ``RANKED_AT_MOST``.
         threads: of the worker that it stands for; this process has its own number back afterwards.
     """
+    whole, training = training.batch_size, _affordable(training, channels)
     rng = np.random.default_rng(stable_seed("probe"))
     pixels = rng.integers(0, 256, (training.batch_size, channels, size, size), dtype=np.uint8)
     train = _made_up(pixels, training.batch_size, training.per_identity or 4)  # an epoch of one batch
@@ -414,7 +417,20 @@ def probe(
         ranking_s = seconds(lambda: validation_scores(points, validation))
     finally:
         torch.set_num_threads(before)
-    return Probe(min(took[1:] or took), embedding_s / len(train), ranking_s / len(validation) ** 2)
+    batch_s = min(took[1:] or took) * whole / training.batch_size
+    return Probe(batch_s, embedding_s / len(train), ranking_s / len(validation) ** 2)
+
+
+def _affordable(training: Training, channels: int) -> Training:
+    """With smaller batches where large images would fill this machine's memory for a measurement: time grows as they do."""
+    images = max(PROBED_PIXELS // (channels * training.augment.crop**2), 8)
+    k = training.per_identity or 1
+    while training.batch_size > images and training.batch_size % (2 * k) == 0 and training.batch_size // 2 >= 2 * k:
+        try:
+            training = dataclasses.replace(training, batch_size=training.batch_size // 2)
+        except InputError:  # the loss refuses batches so small
+            break
+    return training
 
 
 def _made_up(pixels: np.ndarray, images: int, per_label: int) -> Subset:

@@ -15,6 +15,7 @@ from tests.data.listed import content, decoded, packed, people, stop, write
 
 IMAGES = 40
 STOPPED = 20  # images: in the second chunk
+SECRET = bytes(32)
 KEPT = 2 * CHUNK  # it was written when that was said
 
 
@@ -176,11 +177,12 @@ def test_a_disk_that_is_too_small_is_said_before(raw, tmp_path, monkeypatch):
 def test_keys_tell_what_decides_the_pixels(raw, tmp_path):
     decoder = store.Decoder(raw, 8, 1, None)
     tasks = [("t000_0.png", False), ("t000_12.png", False), ("t000_0.png", True), ("nowhere", False)]
-    keys = partial.keys_of(decoder, tasks)
+    keys = partial.keys_of(decoder, tasks, SECRET)
     assert len(set(keys)) == 4
-    assert keys == partial.keys_of(store.Decoder(raw, 8, 1, None), tasks)
+    assert keys == partial.keys_of(store.Decoder(raw, 8, 1, None), tasks, SECRET)
     for other in (store.Decoder(raw, 9, 1, None), store.Decoder(raw, 8, 3, None), store.Decoder(raw, 8, 1, 4)):
-        assert set(keys).isdisjoint(partial.keys_of(other, tasks))
+        assert set(keys).isdisjoint(partial.keys_of(other, tasks, SECRET))
     moved = raw.rename(tmp_path / "moved")
-    assert keys == partial.keys_of(store.Decoder(moved, 8, 1, None), tasks)
+    assert keys == partial.keys_of(store.Decoder(moved, 8, 1, None), tasks, SECRET)
     assert np.unique([len(k) for k in keys]).tolist() == [partial.KEY]
+    assert set(keys).isdisjoint(partial.keys_of(store.Decoder(moved, 8, 1, None), tasks, bytes([1]) * 32))

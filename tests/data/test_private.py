@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from marginlab.data.private import default_folder, key_of, pseudonym, write_private
+from marginlab.data.private import default_folder, digest_key, key_of, pseudonym, write_private
 from marginlab.values import InputError
 
 
@@ -24,6 +24,13 @@ def test_the_private_file_is_the_owners_alone_and_keeps_its_key(tmp_path):
     assert json.loads(file.read_text())["files"] == ["b"]
     assert key_of(file) == key
     assert [p.name for p in file.parent.iterdir()] == ["x.json"]
+
+
+def test_the_key_of_digests_is_made_once_and_the_owners_alone(tmp_path):
+    key = digest_key(tmp_path / "private")
+    assert len(key) == 32 and digest_key(tmp_path / "private") == key != digest_key(tmp_path / "other")
+    (file,) = (tmp_path / "private").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_damaged_private_file(tmp_path):

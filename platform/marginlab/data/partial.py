@@ -50,13 +50,14 @@ class Kept:
 Pool = Mapping[bytes, Kept]  # by key
 
 
-def keys_of(decoder: Decoder, tasks: Sequence[Task]) -> list[bytes]:
+def keys_of(decoder: Decoder, tasks: Sequence[Task], secret: bytes) -> list[bytes]:
     """A digest per image of what decides its pixels: its file, mirroring, decoder, Pillow's version (and pydicom's).
 
-    A file is its path, size and time of change; its bytes are not read.
+    A file is its path, size and time of change; its bytes are not read. Without the secret nobody can tell which file it is
+    by trying names: the digests lie in the workspace as long as decoding takes.
     """
     how = {f.name: getattr(decoder, f.name) for f in dataclasses.fields(decoder) if f.name != "root"}
-    start = hashlib.blake2b(json.dumps([DECODING, PIL.__version__, how], default=str).encode(), digest_size=KEY)
+    start = hashlib.blake2b(json.dumps([DECODING, PIL.__version__, how], default=str).encode(), digest_size=KEY, key=secret)
     dicom = metadata.version("pydicom")
     keys = []
     for path, flip in tasks:

@@ -42,6 +42,14 @@ def key_of(file: Path, otherwise: bytes | None = None) -> bytes:
     return bytes.fromhex(read_private(file)["key"]) if file.exists() else otherwise or secrets.token_bytes(32)
 
 
+def digest_key(folder: Path) -> bytes:
+    """32 bytes for digests of file names that lie beside a dataset while it is prepared; made once, and of no dataset."""
+    file = folder / "digests.json"
+    if not file.exists():
+        write_private(file, secrets.token_bytes(32), {})
+    return key_of(file)
+
+
 def write_private(file: Path, key: bytes, content: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")

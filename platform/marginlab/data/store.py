@@ -27,7 +27,7 @@ from marginlab.data.decoding import Hands, Task, cores, here
 from marginlab.data.packed import FORMAT, PackedDataset
 from marginlab.data.partial import Partial, keys_of
 from marginlab.data.phantom import phantom_of
-from marginlab.data.private import default_folder, key_of, pseudonym, write_private
+from marginlab.data.private import default_folder, digest_key, key_of, pseudonym, write_private
 from marginlab.data.raw import RawTable, Reader, conform
 from marginlab.data.splits import leak, leak_sentence, with_folds
 from marginlab.lock import Held, locked
@@ -97,7 +97,7 @@ def prepare(
         old = before(out, secret, info, set(rows["path"])) if is_there(out) else Before()
         tasks = list(zip(rows["path"], rows["flip"], strict=True))
         shape = (table.channels, size, size)
-        partial = Partial(out.with_name(f".{out.name}.partial"), keys_of(decoder, tasks), shape, old.pool)
+        partial = Partial(out.with_name(f".{out.name}.partial"), keys_of(decoder, tasks, digest_key(secret)), shape, old.pool)
         with closing(partial):
             _decode_all(partial, decoder, rows, tasks, unreadable_limit, hands, workers, progress)
             folder = partial.finish()
