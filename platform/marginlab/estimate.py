@@ -37,9 +37,11 @@ RUN_S = 0.15  # per run of a worker group: opening it, the test split's scores a
 TRACKING_S, TRACKED_RUN_S = 1.0, 0.005  # the last sync with MLflow, champions
 REPORT_S, REPORTED_RUN_S = 2.2, 0.005
 RENDER_PIXEL_S = 1e-6  # per pixel of a phantom's image; one process
-DECODE_S, DECODE_PIXEL_S = 4e-4, 1.1e-8  # per raw image, and per pixel of it; shared by all cores
+DECODE_S, DECODE_PIXEL_S = 4e-4, 1.1e-8  # per phantom's image, and per pixel of it; shared by all cores
+RAW_PIXEL_S = 2.6e-8  # per pixel of images as large as real ones: PNG 2.4e-8, JPEG in colour 3e-8
 DECODERS_START_S = 0.8  # per dataset, where processes decode it
-RAW_PIXELS = 1024**2  # of a real radiograph, whose size is not looked up
+RAW_PIXELS = 1024**2  # of a real radiograph, whose size is not looked up,
+RAW_FUNDUS_PIXELS = 3000 * 2000  # or photograph
 
 
 @dataclass(frozen=True)
@@ -207,9 +209,10 @@ def _rendering(study: Study, workspace: Workspace, counted: dict[str, Counts]) -
 def _preparing(study: Study, workspace: Workspace, counted: dict[str, Counts]) -> float:
     seconds = 0.0
     for d in _unprepared(study, workspace):
-        images, pixels = counted[d.name].images, d.phantom.size**2 if d.phantom is not None else RAW_PIXELS
+        images = counted[d.name].images
         many = images >= INLINE
-        decoding = images * (DECODE_S + DECODE_PIXEL_S * pixels)
+        raw_s = RAW_PIXEL_S * (RAW_PIXELS if counted[d.name].channels == 1 else RAW_FUNDUS_PIXELS)
+        decoding = images * (raw_s if d.phantom is None else DECODE_S + DECODE_PIXEL_S * d.phantom.size**2)
         seconds += DECODERS_START_S + decoding / (os.cpu_count() or 1) if many else decoding
     return seconds
 
