@@ -197,8 +197,8 @@ def test_plan_lays_out_and_refuses(raw: Path, capsys: pytest.CaptureFixture[str]
     )
     study.write_text(STUDY.replace("ROOT", "'not-there'").replace("WORKERS", "1"))
     assert call("plan", "mine.py", "--cpus", "2") == 0  # before the images are there: for as many as the real set has
-    out = capsys.readouterr().out
-    assert "25600 images train, 6400 validate, 8000 test, as published" in out and "missing here" in out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "25600 images train, 6400 validate, 8000 test, as published" in out and "missing here not-there" in out
     study.write_text(STUDY.replace("Search(8", "Search(epochs=8"))
     assert "mine.py, line 5" in fails(capsys, "plan", "mine.py")
     assert not Path("workspace").exists()

@@ -50,6 +50,7 @@ def test_killed_at_ten_random_moments(ray_here: None, quiet: Any, home: Path) ->
     assert story(driver.folder) == quiet["story"]
 
 
+@pytest.mark.kills
 def test_a_lost_trial_registrar_or_worker_costs_its_epoch_alone(ray_here: None, quiet: Any, home: Path) -> None:
     driver = Driver("killed", home / "lost", home)
     for kind, epochs, title in (
