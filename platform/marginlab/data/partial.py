@@ -57,7 +57,9 @@ def keys_of(decoder: Decoder, tasks: Sequence[Task], secret: bytes) -> list[byte
     by trying names: the digests lie in the workspace as long as decoding takes.
     """
     how = {f.name: getattr(decoder, f.name) for f in dataclasses.fields(decoder) if f.name != "root"}
-    start = hashlib.blake2b(json.dumps([DECODING, PIL.__version__, how], default=str).encode(), digest_size=KEY, key=secret)
+    start = hashlib.blake2b(
+        json.dumps([DECODING, PIL.__version__, how], default=str).encode(), digest_size=KEY, key=secret
+    )
     dicom = metadata.version("pydicom")
     keys = []
     for path, flip in tasks:

@@ -97,7 +97,9 @@ def prepare(
         old = before(out, secret, info, set(rows["path"])) if is_there(out) else Before()
         tasks = list(zip(rows["path"], rows["flip"], strict=True))
         shape = (table.channels, size, size)
-        partial = Partial(out.with_name(f".{out.name}.partial"), keys_of(decoder, tasks, digest_key(secret)), shape, old.pool)
+        partial = Partial(
+            out.with_name(f".{out.name}.partial"), keys_of(decoder, tasks, digest_key(secret)), shape, old.pool
+        )
         with closing(partial):
             _decode_all(partial, decoder, rows, tasks, unreadable_limit, hands, workers, progress)
             folder = partial.finish()
