@@ -94,7 +94,7 @@ class Augment:
 
     def _pieces(self, images: Tensor, draws: Tensor) -> list[tuple[slice, tuple[bool, bool, bool]]]:
         """Rows of the batch, and whether any image there has noise, a turn, another gamma."""
-        inexact, pieces = not _exact(images.shape[-1]), _rows(images)
+        inexact, pieces = not _exact(images.shape[-1]), _rows(images, apart=True)
         if images.device.type == "cpu":
             on = torch.stack([draws[:, 0] != 0, (draws[:, 2] != 0) | inexact, draws[:, 5] != 1], 1)
             return [(rows, tuple(on[rows].any(0).tolist())) for rows in pieces]
@@ -122,14 +122,17 @@ class Augment:
         return height - self.crop
 
 
-def _rows(images: Tensor) -> list[slice]:
-    """The batch in pieces: as many images as stay in a core's cache; where several threads or a GPU share the work, all."""
-    size = max(1, len(images))
-    if images.device.type == "cpu" and torch.get_num_threads() == 1:
-        pixels = images.shape[1:].numel()
-        size = (
-            PIECE // pixels if 4 * pixels <= PIECE else 1
-        )  # of large ones each by itself: it goes without what it has not
+def _rows(images: Tensor, *, apart: bool = False) -> list[slice]:
+    """The batch in pieces that stay in a CPU's caches; on a GPU all of it.
+
+    ``apart``: for one thread, large images each by itself, so that it goes without what it has not. Several threads get
+    larger pieces, which cost less waiting for each other, and whole images each.
+    """
+    pixels, threads, size = max(1, images.shape[1:].numel()), torch.get_num_threads(), max(1, len(images))
+    if images.device.type == "cpu" and threads > 1:
+        size = threads * max(1, 4 * PIECE // pixels)
+    elif images.device.type == "cpu":
+        size = 1 if apart and 4 * pixels > PIECE else max(1, PIECE // pixels)
     return [slice(i, i + size) for i in range(0, len(images), size)]
 
 
