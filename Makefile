@@ -33,8 +33,8 @@ install: $(INSTALLED) ## make the virtual environment and install the locked ver
 test: install ## the tests; every skipped one is listed with its reason (PYTEST_ARGS="-k margins" for some)
 	$(BIN)/python -m pytest -n 2 -m "not kills and not browser and not servers" $(PYTEST_ARGS)
 
-test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (about ten minutes)
-	$(BIN)/python -m pytest -m kills tests/cluster tests/data $(PYTEST_ARGS)
+test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (about twelve minutes)
+	$(BIN)/python -m pytest -m kills tests/cluster tests/data tests/test_interrupted.py $(PYTEST_ARGS)
 
 test-browser: install ## the links of marginlab ui in headless Chromium; screenshots in build/screenshots (needs chromium, chromedriver)
 	$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)

@@ -39,6 +39,7 @@ def test_killed_at_the_end_of_every_epoch(quiet: Any) -> None:
     assert story(folder) == quiet["story"]
 
 
+@pytest.mark.kills
 def test_killed_at_random_moments(quiet: Any) -> None:
     rng, killed, studied = random.Random(SEED), 0, 0
     while killed < KILLS:
@@ -53,6 +54,7 @@ def test_killed_at_random_moments(quiet: Any) -> None:
     assert story(quiet["root"] / "studies" / name) == quiet["story"]
 
 
+@pytest.mark.kills
 def test_killed_while_it_trains_defaults_and_incumbents(quiet: Any) -> None:
     root = quiet["root"]
     kinds = ("default", "incumbent")

@@ -54,6 +54,7 @@ def group(process: subprocess.Popen[str]) -> list[int]:
     return found
 
 
+@pytest.mark.kills
 def test_ctrl_c_and_the_end_of_the_process_tree(home: Path) -> None:
     workspace = home / "stopped"
     folder = workspace / "studies" / "killed"

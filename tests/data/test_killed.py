@@ -19,7 +19,7 @@ from tests.data.listed import content, packed, people, write
 
 SEED = 20221107  # of the random moments
 IMAGES = 600
-SECONDS = 12.0  # for each of the two ways to be killed
+SECONDS = 12.0  # for each of the two ways to be killed; longer on a machine that is slow
 LIFE = """
     import os, signal, sys
     from pathlib import Path
@@ -85,7 +85,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     raw, out = write(tmp_path / "raw", *people(0, IMAGES // 2)), tmp_path / "out"
     expected = content(packed(raw, tmp_path / "fresh").folder)
     until, kills, orphans = time.monotonic() + SECONDS, 0, []
-    while time.monotonic() < until:
+    while time.monotonic() < until or kills < 3:
         begun, returned = 0, -signal.SIGKILL
         while returned != 0:
             process = life(raw, out, workers=2)
@@ -96,7 +96,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             begun = said[-1] if said else begun
         assert content(out) == expected
         shutil.rmtree(out)
-    assert kills >= 3
+    patience = time.monotonic() + 30
+    while any(alive(pid) for pid in orphans) and time.monotonic() < patience:
+        time.sleep(0.1)
     assert not any(alive(pid) for pid in orphans)
 
 
@@ -108,7 +110,7 @@ def test_killed_at_its_writes(tmp_path: Path) -> None:
     fingerprints = [packed(raw, out).fingerprint]
     until, moments = time.monotonic() + SECONDS, list(range(1, 60))
     rng.shuffle(moments)
-    while time.monotonic() < until and moments:
+    while (time.monotonic() < until or len(fingerprints) <= 3) and moments:
         write(raw, *people(20 + len(fingerprints), 21 + len(fingerprints)))
         expected = packed(raw, tmp_path / f"fresh-{len(fingerprints)}")
         fingerprints.append(expected.fingerprint)
@@ -119,4 +121,3 @@ def test_killed_at_its_writes(tmp_path: Path) -> None:
             assert PackedDataset.open(place).fingerprint in fingerprints[-2:]
             assert process.returncode in (0, -signal.SIGKILL)
         assert content(out) == content(expected.folder)
-    assert len(fingerprints) > 3
