@@ -23,8 +23,8 @@ study = Study(
     name="automargin-demo",
     question="Does a margin that tunes itself match the best fixed margin that a search can find?",
     datasets=[
-        Dataset("oai", phantom=OaiPhantom(), size=70),
-        Dataset("cxr14", phantom=Cxr14Phantom(), size=70),
+        Dataset("oai", phantom=OaiPhantom(180), size=70),
+        Dataset("cxr14", phantom=Cxr14Phantom(200), size=70),
     ],
     arms=[
         Arm(
