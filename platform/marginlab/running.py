@@ -16,6 +16,7 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 
 from marginlab import stopping
+from marginlab.data.decoding import Hands
 from marginlab.data.packed import PackedDataset
 from marginlab.data.readers import READERS
 from marginlab.declaration import declare, refuse_changes
@@ -66,8 +67,10 @@ class Outcome:
     estimate: str  # how long it was thought to take, and took
 
 
-def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: Progress) -> Plan:
-    """Render and pack what is not packed yet; the plan knows the fingerprints."""
+def prepare_all(
+    study: Study, workspace: Workspace, journal: Journal, progress: Progress, hands: Hands | None = None
+) -> Plan:
+    """Render and pack what is not packed yet; the plan knows the fingerprints. ``hands``: who decodes, as for ``prepare``."""
     workspace.check_sources(study)
     if any(d.phantom is not None and not workspace.packed(d).exists() for d in study.datasets):
         journal.step("phantoms")
@@ -75,7 +78,7 @@ def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: 
             if not workspace.packed(dataset).exists():
                 workspace.render(dataset, progress)
     journal.step("prepare")
-    packed = {d.name: _prepared(workspace, d, progress) for d in study.datasets}
+    packed = {d.name: _prepared(workspace, d, progress, hands) for d in study.datasets}
     for p in packed.values():
         p.require_queries()
         for arm in study.arms:
@@ -84,10 +87,10 @@ def prepare_all(study: Study, workspace: Workspace, journal: Journal, progress: 
     return Plan(study, {n: p.fingerprint for n, p in packed.items()}, tuple(n for n, p in packed.items() if p.phantom))
 
 
-def _prepared(workspace: Workspace, dataset: Dataset, progress: Progress) -> PackedDataset:
+def _prepared(workspace: Workspace, dataset: Dataset, progress: Progress, hands: Hands | None) -> PackedDataset:
     """``prepare``, but what goes wrong may name files and so people: that is for ``marginlab prepare``'s own terminal."""
     try:
-        return workspace.prepare(dataset, progress)
+        return workspace.prepare(dataset, progress, hands=hands)
     except InputError as e:
         if dataset.root is None or dataset.name not in READERS:
             raise
@@ -177,8 +180,9 @@ def _run_study(
     fresh: bool,
 ) -> Outcome:
     from marginlab.cluster.conduct import conduct
+    from marginlab.cluster.decoding import on_ray
     from marginlab.cluster.preflight import preflight
-    from marginlab.cluster.session import cluster_resources, session
+    from marginlab.cluster.session import cluster_resources, given, session
     from marginlab.estimate import against, estimate
     from marginlab.report import write_report
     from marginlab.results import Results
@@ -187,15 +191,23 @@ def _run_study(
     journal = Journal(None, on_step)
     if tracking_uri is not None:
         connect(workspace.root, tracking_uri)  # a server that is not there is said before anything is done
-    plan = prepare_all(study, workspace, journal, progress)
-    if not fresh:
-        refuse_changes(folder, plan)
-    packed = {d.name: str(workspace.packed(d)) for d in study.datasets}
-    tracker = Tracker(workspace.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
-    journal.step("ray")
-    finished = False
-    try:
-        with session(address, cpus):
+    with ExitStack() as ray:
+        hands = None
+        # A cluster decodes on all of its nodes; a Ray of this machine's is started when there is something to train on.
+        if given(address):
+            journal.step("ray")
+            ray.enter_context(session(address, cpus))
+            hands = on_ray
+        plan = prepare_all(study, workspace, journal, progress, hands)
+        if not fresh:
+            refuse_changes(folder, plan)
+        packed = {d.name: str(workspace.packed(d)) for d in study.datasets}
+        tracker = Tracker(workspace.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
+        finished = False
+        try:
+            if hands is None:
+                journal.step("ray")
+                ray.enter_context(session(address, cpus))
             available = cluster_resources()
             preflight(study, available)
             if fresh and (moved := workspace.set_aside(study.name)):
@@ -207,18 +219,20 @@ def _run_study(
             on_note(forecast.sentence())
             with _Syncing(tracker, folder, on_trouble):
                 conduct(plan, folder, packed, available, journal.step)
-        journal.step("tracking")
-        link = _recorded(tracker, packed, on_trouble)
-        journal.step("report")
-        write_summary(folder, plan, journal)
-        results = Results.open(folder)
-        report = write_report(results, folder / "report", link)
-        _uploaded(tracker, report.parent, answered(results), on_trouble)
-        finished = True
-    finally:
-        journal.step("done" if finished else "stopped")
-        if not finished and journal.folder is not None:
-            _interrupted(tracker, folder, plan, journal)
+            ray.close()
+            journal.step("tracking")
+            link = _recorded(tracker, packed, on_trouble)
+            journal.step("report")
+            write_summary(folder, plan, journal)
+            results = Results.open(folder)
+            report = write_report(results, folder / "report", link)
+            _uploaded(tracker, report.parent, answered(results), on_trouble)
+            finished = True
+        finally:
+            ray.close()
+            journal.step("done" if finished else "stopped")
+            if not finished and journal.folder is not None:
+                _interrupted(tracker, folder, plan, journal)
     truth = against(forecast, journal.seconds)
     write_summary(folder, plan, journal)
     return Outcome(folder, report, link, truth)

@@ -17,6 +17,11 @@ NAMESPACE = "marginlab"
 _OBJECT_STORE = 200_000_000  # bytes; images and results travel through files, not through Ray
 
 
+def given(address: str | None = None) -> str | None:
+    """The address of the running cluster to join: the one named, or that of the cluster that this process is a job of."""
+    return address or os.environ.get("RAY_ADDRESS")
+
+
 @contextmanager
 def session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
     """Ray for the length of the block: a running cluster (``address``, or RAY_ADDRESS inside a job), or one started here.
@@ -28,7 +33,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     if ray.is_initialized():  # the caller's own
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = given(address)
     if address and address.startswith("ray://"):
         raise InputError(
             f"{address} is a Ray Client address, over which a study would depend on this machine. Submit it instead: "
