@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from marginlab import estimate as e
+from marginlab.cluster.machines import Machines
 from marginlab.counting import Counts
 from marginlab.data.phantom import OaiPhantom
 from marginlab.estimate import Estimate, against, duration, estimate
@@ -60,7 +61,7 @@ def a_study(search: Search = RULES, confirmation: Confirmation | None = None, **
 def of(study: Study, tmp_path: Path, cpus: float = 2.0, gpus: float = 0.0) -> Estimate:
     space = Workspace.at(tmp_path / "w")
     plan = Plan(study, {d.name: "x" for d in study.datasets})
-    return estimate(plan, space, {"CPU": cpus, "GPU": gpus}, space.study(study.name))
+    return estimate(plan, space, Machines.one(cpus, gpus), space.study(study.name))
 
 
 def test_a_new_study_by_hand(tmp_path: Path, given: list[Any]) -> None:

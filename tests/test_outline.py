@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from marginlab.cluster.machines import Machines
 from marginlab.counting import Counts
 from marginlab.data.phantom import OaiPhantom
 from marginlab.declaration import declare
@@ -42,7 +43,9 @@ def a_study(seeds: int = 3) -> Study:
 
 def shown(study: Study, space: Workspace, forecast: Estimate = FORECAST, **available: float) -> str:
     console = Console(width=400, record=True, file=io.StringIO())
-    console.print(outline(planned(study, space), space, {"CPU": 4.0, "GPU": 0.0, **available}, forecast))
+    console.print(
+        outline(planned(study, space), space, Machines.one(available.get("CPU", 4), available.get("GPU", 0)), forecast)
+    )
     return " ".join(console.export_text().split())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from marginlab.augment import Augment
+from marginlab.cluster.machines import Machines
 from marginlab.counting import Counts
 from marginlab.pace import CROWDING, EARLIER, PROBED, SHARING, Paces, Phase, Unmeasurable, phases, read_earlier
 from marginlab.study import Confirmation, Resources, Search
@@ -44,10 +45,10 @@ def test_crowding_and_sharing_by_hand(changes: dict[str, Any], crowding: float, 
 
 def test_the_phases_of_a_study() -> None:
     s = study(search=Search(12, 4, max_concurrent=3, resources=Resources(cpus=2)))
-    search, confirmation = phases(s, {"CPU": 8})
+    search, confirmation = phases(s, Machines.one(8))
     assert search == Phase("trial", 1, 2.0, 0.0, 3, 8, True)
     assert confirmation == Phase("confirmation", 1, 1.0, 0.0, 8, 8, False)
-    search, confirmation = phases(s, {"CPU": 8, "GPU": 2})
+    search, confirmation = phases(s, Machines.one(8, 2))
     assert (search.at_once, search.gpus, search.inline) == (2, 1.0, False)
 
 
@@ -74,11 +75,11 @@ def test_a_gap_between_two_sessions_is_not_training_time(folder: Path) -> None:
     assert read_earlier(folder)[place].rest_s == 0.5
 
 
-@pytest.mark.parametrize("available", [{"CPU": 1.0}, {"CPU": 2.0}, {"CPU": 6.0}])
-def test_what_was_measured_is_foreseen_again(folder: Path, available: dict[str, float]) -> None:
+@pytest.mark.parametrize("machines", [Machines.one(1.0), Machines.one(2.0), Machines.one(6.0)])
+def test_what_was_measured_is_foreseen_again(folder: Path, machines: Machines) -> None:
     """However crowded the phase is taken to have been."""
     s = study()
-    both = phases(s, available)
+    both = phases(s, machines)
     paces = Paces(s, folder, {"oai": COUNTS, "knees": COUNTS}, both)
     for phase in both:
         pace = paces.of("oai", "fixed", phase.kind)
@@ -93,7 +94,7 @@ def test_a_search_speaks_for_the_confirmation_until_that_has_runs(tmp_path: Path
     for key in written.plan.searches():
         written.trials(key)
     s = study(confirmation=Confirmation(seeds=3, folds=1, resources=Resources(workers=2)))
-    both = phases(s, {"CPU": 2.0})
+    both = phases(s, Machines.one(2.0))
     pace = Paces(s, tmp_path, {"oai": COUNTS}, both).of("oai", "fixed", "confirmation")
     assert pace.training(5, both[1]) == pytest.approx(3.0 * SHARING / 2)  # two trials at once crowd as two workers do
 
@@ -121,7 +122,7 @@ def small(**changes: Any) -> Any:
 def test_equal_trainings_are_probed_once(tmp_path: Path, probed: list[tuple[Any, ...]]) -> None:
     s = small()
     paces = Paces(
-        s, tmp_path, {"oai": COUNTS, "knees": dataclasses.replace(COUNTS, validation=300)}, phases(s, {"CPU": 2})
+        s, tmp_path, {"oai": COUNTS, "knees": dataclasses.replace(COUNTS, validation=300)}, phases(s, Machines.one(2))
     )
     for dataset in ("oai", "knees"):
         for arm in s.arms:
@@ -134,7 +135,7 @@ def test_equal_trainings_are_probed_once(tmp_path: Path, probed: list[tuple[Any,
 def test_without_a_gpu_there_is_no_probe_of_one(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     s = study()
-    both = phases(s, {"CPU": 8, "GPU": 1})
+    both = phases(s, Machines.one(8, 1))
     with pytest.raises(Unmeasurable, match="fixed trains on GPUs on oai, this machine has none"):
         Paces(s, tmp_path / "new", {"oai": COUNTS}, both).of("oai", "fixed", "trial")
     assert Paces(s, folder, {"oai": COUNTS}, both).of("oai", "fixed", "trial").source == EARLIER
@@ -150,4 +151,4 @@ def test_a_training_that_fails_at_once_is_said(
     monkeypatch.setattr("marginlab.pace.probe", fails)
     s = small()
     with pytest.raises(Unmeasurable, match=r"^fixed could not be measured: The loss was nan\.$"):
-        Paces(s, tmp_path, {"oai": COUNTS}, phases(s, {"CPU": 2})).of("oai", "fixed", "trial")
+        Paces(s, tmp_path, {"oai": COUNTS}, phases(s, Machines.one(2))).of("oai", "fixed", "trial")

@@ -15,6 +15,7 @@ from marginlab.shell import HERE, WorkspaceOption, console, errors, say_next
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
+    from marginlab.cluster.machines import Machines
     from marginlab.workspace import Workspace
 
 app = typer.Typer(
@@ -65,11 +66,11 @@ def plan(
     loaded = load_study(study)
     space = _space(workspace)
     space.check_sources(loaded, without=[d.name for d in loaded.datasets if assumed(d, space)])
-    available = _resources(cpus, gpus, address)
-    preflight(unweighted(loaded), available)  # a plan may be made before there is anything to train with
+    there = _machines(cpus, gpus, address)
+    preflight(unweighted(loaded), there)  # a plan may be made before there is anything to train with
     laid_out, folder = planned(loaded, space), space.study(loaded.name)
     refuse_changes(folder, laid_out)
-    console.print(outline(laid_out, space, available, estimate(laid_out, space, available, folder)))
+    console.print(outline(laid_out, space, there, estimate(laid_out, space, there, folder)))
     say_next(f"marginlab run {study} --workspace {workspace}")
 
 
@@ -79,19 +80,23 @@ def _file(study: str, phantom: bool) -> str:
     return f"{study}:phantom" if phantom else study
 
 
-def _resources(cpus: int | None, gpus: int | None, address: str | None) -> dict[str, float]:
+def _machines(cpus: int | None, gpus: int | None, address: str | None) -> Machines:
+    from marginlab.cluster.machines import Machines
+
     if address is not None:
-        from marginlab.cluster.session import cluster_resources, session
+        if cpus is not None or gpus is not None:
+            raise InputError(
+                "--cpus and --gpus are for planning without a cluster: leave them out, or leave --address out."
+            )
+        from marginlab.cluster.session import machines, session
 
         with session(address):
-            there = cluster_resources()
-        given = {"CPU": cpus, "GPU": gpus}
-        return {**there, **{name: float(n) for name, n in given.items() if n is not None}}
+            return machines()
     if gpus is None:
         import torch
 
         gpus = torch.cuda.device_count()
-    return {"CPU": float(cpus or os.cpu_count() or 1), "GPU": float(gpus)}
+    return Machines.one(cpus or os.cpu_count() or 1, gpus)
 
 
 @app.command(epilog="Example:  marginlab run studies/demo.py")

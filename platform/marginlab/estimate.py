@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from marginlab.cluster.machines import Machines
 from marginlab.counting import Counts, counts, expected_incumbents, expected_trials
 from marginlab.data.sampler import steps_per_epoch
 from marginlab.data.store import INLINE
@@ -69,15 +70,15 @@ class Estimate:
         return f"About {duration(self.total)} are left ({parts}), from {self.source}."
 
 
-def estimate(plan: Plan, workspace: Workspace, available: dict[str, float], folder: Path) -> Estimate:
+def estimate(plan: Plan, workspace: Workspace, machines: Machines, folder: Path) -> Estimate:
     """Takes about a second per arm where no run has been made yet.
 
     Args:
-        available: ``{"CPU": n, "GPU": m}``, what there is to train on. It must suffice (``preflight``).
+        machines: what there is to train on. It must suffice (``preflight``).
         folder: the study's; it need not exist.
     """
     study, left = plan.study, remaining(plan, folder)
-    both = phases(study, available)
+    both = phases(study, machines)
     counted: dict[str, Counts] = {}
     try:
         counted = {d.name: counts(d, workspace) for d in study.datasets}

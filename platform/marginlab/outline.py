@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from marginlab.cluster.machines import Machines, sharing
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
 from marginlab.compare import Design, answers, resolution
 from marginlab.counting import assumed, expected_incumbents, most_incumbents
@@ -39,15 +40,15 @@ def _fingerprint(dataset: Dataset, workspace: Workspace) -> str:
     return str(read_json(info)["fingerprint"]) if info.exists() else ""
 
 
-def outline(plan: Plan, workspace: Workspace, available: dict[str, float], forecast: Estimate) -> RenderableType:
+def outline(plan: Plan, workspace: Workspace, machines: Machines, forecast: Estimate) -> RenderableType:
     """
     Args:
-        available: ``{"CPU": n, "GPU": m}``, checked by ``preflight``.
+        machines: what there is to train on, checked by ``preflight``.
         forecast: of what is left.
     """
     study, left = plan.study, remaining(plan, workspace.study(plan.study.name))
     table = Table(box=None, pad_edge=False, show_header=False)
-    for row in _rows(plan, workspace, available, forecast):
+    for row in _rows(plan, workspace, machines, forecast):
         table.add_row(*row)
     parts: list[RenderableType] = [Text(f"{study.name}  {study.question}", style="bold"), _arms(study), Text(""), table]
     if left.begun:
@@ -55,9 +56,7 @@ def outline(plan: Plan, workspace: Workspace, available: dict[str, float], forec
     return Group(*parts)
 
 
-def _rows(
-    plan: Plan, workspace: Workspace, available: dict[str, float], forecast: Estimate
-) -> Iterator[tuple[str, str]]:
+def _rows(plan: Plan, workspace: Workspace, machines: Machines, forecast: Estimate) -> Iterator[tuple[str, str]]:
     study = plan.study
     search, confirmation = study.search, study.confirmation
     keys, runs = plan.searches(), plan.confirmation_count() * len(study.datasets)
@@ -70,12 +69,12 @@ def _rows(
     yield (
         "search",
         f"{len(keys)} searches of {search.epochs_budget} epochs, at least {search.epochs_budget // search.trial_epochs} trials "
-        f"each of at most {search.trial_epochs}; {_how('Search', search.resources, available, search.max_concurrent)}",
+        f"each of at most {search.trial_epochs}; {_how('Search', search.resources, machines, search.max_concurrent)}",
     )
     yield (
         "confirmation",
         f"{runs} runs of {epochs} epochs ({confirmation.seeds} seeds x {confirmation.folds} folds for each of "
-        f"{len(keys)} winners); {_how('Confirmation', confirmation.resources, available, None)}",
+        f"{len(keys)} winners); {_how('Confirmation', confirmation.resources, machines, None)}",
     )
     if defaults:
         arms = len(study.arms) * len(study.datasets)
@@ -92,7 +91,7 @@ def _rows(
         )
     total = len(keys) * search.epochs_budget + (runs + defaults) * epochs + leaders * search.max_epochs
     yield "epochs in all", f"{'up to ' if leaders else ''}{total}"
-    yield "resources", _needs(study, available)
+    yield "resources", _needs(study, machines)
     yield "time left" if (workspace.study(study.name) / "study.json").exists() else "time", _time(forecast)
     yield "disk", _disk(plan, workspace, forecast)
     contrast = study.comparison.contrast
@@ -147,27 +146,29 @@ def _dataset(dataset: Dataset, forecast: Estimate) -> str:
     return f"{dataset.name} ({where}{images})"
 
 
-def _how(what: str, resources: Resources, available: dict[str, float], most: int | None) -> str:
-    at_once = concurrency(what, resources, available)
-    gpus = gpus_per_worker(resources, available)
+def _how(what: str, resources: Resources, machines: Machines, most: int | None) -> str:
+    at_once = concurrency(what, resources, machines)
+    gpus = gpus_per_worker(resources, machines)
     each = f"{resources.workers} x ({resources.cpus:g} CPU" + (f", {gpus:g} GPU)" if gpus else ")")
-    how = "Ray Train" if what == "Confirmation" or launcher(resources, available) == "train" else "inline"
+    each += f", {sharing(gpus)} to a GPU" if sharing(gpus) > 1 else ""
+    how = "Ray Train" if what == "Confirmation" or launcher(resources, machines) == "train" else "inline"
     return f"{min(at_once, most or at_once)} at once, each {each}, {how}"
 
 
-def _needs(study: Study, available: dict[str, float]) -> str:
+def _needs(study: Study, machines: Machines) -> str:
     """What the runs at once take of what there is."""
     parts = []
     for what, resources, most in (
         ("Search", study.search.resources, study.search.max_concurrent),
         ("Confirmation", study.confirmation.resources, None),
     ):
-        at_once = concurrency(what, resources, available)
+        at_once = concurrency(what, resources, machines)
         workers = min(at_once, most or at_once) * resources.workers
-        taken = {"CPU": workers * resources.cpus, "GPU": workers * gpus_per_worker(resources, available)}
-        shown = (f"{taken[k]:g} of {available.get(k, 0):g} {k}s" for k in taken if taken[k] or available.get(k, 0))
+        taken = {"CPU": workers * resources.cpus, "GPU": workers * gpus_per_worker(resources, machines)}
+        shown = (f"{taken[k]:g} of {machines.total(k):g} {k}s" for k in taken if taken[k] or machines.total(k))
         parts.append(f"{what.lower()} takes {' and '.join(shown)}")
-    return "; ".join(parts)
+    many = sum(n for n, _ in machines.kinds) > 1
+    return "; ".join(parts) + (f"; there are {machines}" if many else "")
 
 
 def _time(forecast: Estimate) -> str:

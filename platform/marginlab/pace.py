@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from marginlab.cluster.machines import Machines
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
 from marginlab.counting import Counts
 from marginlab.data.sampler import steps_per_epoch
@@ -67,20 +68,20 @@ class Phase:
         return SHARING / self.workers if self.workers > 1 else 1.0
 
 
-def phases(study: Study, available: dict[str, float]) -> tuple[Phase, Phase]:
+def phases(study: Study, machines: Machines) -> tuple[Phase, Phase]:
     """Search and confirmation. Raises InputError where not even one run of them fits."""
     search, confirmation = study.search, study.confirmation
     return (
-        _phase("Search", "trial", search.resources, available, search.max_concurrent),
-        _phase("Confirmation", "confirmation", confirmation.resources, available, None),
+        _phase("Search", "trial", search.resources, machines, search.max_concurrent),
+        _phase("Confirmation", "confirmation", confirmation.resources, machines, None),
     )
 
 
-def _phase(what: str, kind: str, r: Resources, available: dict[str, float], most: int | None) -> Phase:
-    fit = concurrency(what, r, available)
-    gpus = gpus_per_worker(r, available)
-    inline = kind == "trial" and launcher(r, available) == "inline"
-    return Phase(kind, r.workers, r.cpus, gpus, min(fit, most or fit), available["CPU"], inline)
+def _phase(what: str, kind: str, r: Resources, machines: Machines, most: int | None) -> Phase:
+    fit = concurrency(what, r, machines)
+    gpus = gpus_per_worker(r, machines)
+    inline = kind == "trial" and launcher(r, machines) == "inline"
+    return Phase(kind, r.workers, r.cpus, gpus, min(fit, most or fit), machines.total("CPU"), inline)
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def _run_study(
     from marginlab.cluster.conduct import conduct
     from marginlab.cluster.decoding import on_ray
     from marginlab.cluster.preflight import preflight
-    from marginlab.cluster.session import cluster_resources, given, session
+    from marginlab.cluster.session import given, machines, session
     from marginlab.estimate import against, estimate
     from marginlab.report import write_report
     from marginlab.results import Results
@@ -208,17 +208,17 @@ def _run_study(
             if hands is None:
                 journal.step("ray")
                 ray.enter_context(session(address, cpus))
-            available = cluster_resources()
-            preflight(study, available)
+            there = machines()
+            preflight(study, there)
             if fresh and (moved := workspace.set_aside(study.name)):
                 on_trouble(f"The study of this name was moved to {moved}.")
             declare(folder, plan)
             journal.folder = folder
             journal.step("estimate")
-            forecast = estimate(plan, workspace, available, folder).without("ray")
+            forecast = estimate(plan, workspace, there, folder).without("ray")
             on_note(forecast.sentence())
             with _Syncing(tracker, folder, on_trouble):
-                conduct(plan, folder, packed, available, journal.step)
+                conduct(plan, folder, packed, there, journal.step)
             ray.close()
             journal.step("tracking")
             link = _recorded(tracker, packed, on_trouble)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from marginlab import stopping
+from marginlab.cluster.machines import Machines
 from marginlab.fresh import Fresh
 from marginlab.plan import Plan
 from marginlab.stopping import Stopped
@@ -17,7 +18,7 @@ from marginlab.values import InputError
 Step = Callable[[str], None]  # called with the name of each step that begins
 
 
-def conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[str, float], step: Step) -> None:
+def conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machines, step: Step) -> None:
     """Search and confirm. What has been done before is not done again.
 
     Raises:
@@ -27,7 +28,7 @@ def conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[st
     Args:
         folder: the study's folder, declared.
         packed: packed dataset folder by dataset name.
-        available: what the cluster has, checked by ``preflight``.
+        machines: what the cluster has, checked by ``preflight``.
     """
     from optuna.exceptions import StorageInternalError
     from ray.exceptions import RayError
@@ -36,13 +37,13 @@ def conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[st
     from marginlab.cluster.registrar import cannot_go_on
 
     try:
-        _conduct(plan, folder, packed, available, step)
+        _conduct(plan, folder, packed, machines, step)
     except (RayError, TrainingFailedError, StorageInternalError) as e:
         last = (str(e).strip().splitlines() or [type(e).__name__])[-1]
         raise InputError(cannot_go_on(last)) from e
 
 
-def _conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[str, float], step: Step) -> None:
+def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machines, step: Step) -> None:
     import ray
 
     from marginlab.cluster import registrar
@@ -56,7 +57,7 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[s
     ray.get(actor.over.remote())  # it has made the database before anybody looks into it
     step("search")
     most = len(plan.searches()) * plan.study.search.epochs_budget
-    search(plan.study.search, folder, actor, name, session, packed, storage, available, most)
+    search(plan.study.search, folder, actor, name, session, packed, storage, machines, most)
     if stopping.asked(folder):
         raise Stopped
     if trouble := ray.get(actor.trouble.remote()):
@@ -67,7 +68,7 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], available: dict[s
     if all(params is None for params in fresh.winners.values()):
         raise InputError("No trial of any search was completed: marginlab status names the reasons.")
     step("confirmation")
-    confirm(plan.study.confirmation, fresh.tasks(), folder, packed, storage, available, session)
+    confirm(plan.study.confirmation, fresh.tasks(), folder, packed, storage, machines, session)
     if stopping.asked(folder):
         raise Stopped
     ray.kill(actor)

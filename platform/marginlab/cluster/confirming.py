@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from marginlab.cluster.group import train_group
+from marginlab.cluster.machines import Machines
 from marginlab.cluster.preflight import concurrency, gpus_per_worker
 from marginlab.plan import Task
 from marginlab.runs import RunFolder
@@ -18,7 +19,7 @@ def confirm(
     study_folder: Path,
     packed: dict[str, str],
     storage: Path,
-    available: dict[str, float],
+    machines: Machines,
     session: str,
 ) -> None:
     """Train all runs, open the test split for those that may, and return when all have ended or the study was asked to stop.
@@ -27,8 +28,8 @@ def confirm(
     """
     folders = [RunFolder.create(study_folder / t.folder, t.run, t.labels) for t in tasks]
     todo = [str(f.path) for f in folders if f.result() is None]
-    groups = min(concurrency("Confirmation", rules.resources, available), len(todo))
-    gpus = gpus_per_worker(rules.resources, available)
+    groups = min(concurrency("Confirmation", rules.resources, machines), len(todo))
+    gpus = gpus_per_worker(rules.resources, machines)
     ask = {"session": session, "study": str(study_folder)}
     pool = ThreadPoolExecutor(max(groups, 1))
     try:

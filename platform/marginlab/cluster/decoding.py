@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from marginlab.cluster.session import cluster_resources
+from marginlab.cluster.session import machines
 from marginlab.data.decode import Decoder
 from marginlab.data.decoding import AHEAD, DEATH, TRIES, Decoded, Task, decode, gathered
 from marginlab.values import InputError
@@ -54,7 +54,7 @@ def on_ray(decoder: Decoder, chunks: Iterable[Sequence[Task]]) -> Generator[tupl
 
 def _window() -> int:
     """Chunks under way: more than the CPUs that there are, or can be, so that a cluster that can grow does."""
-    return max(2, AHEAD * int(cluster_resources().get("CPU", 1)))
+    return max(2, AHEAD * int(machines().total("CPU")))
 
 
 def _fetched(ref: ray.ObjectRef[Any], decoder: Decoder, chunk: Sequence[Task]) -> Decoded:

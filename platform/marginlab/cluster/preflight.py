@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
+from marginlab.cluster.machines import Machines, amounts
 from marginlab.networks import build_seeded, normalises_by_batch
 from marginlab.networks.parts import cut
 from marginlab.study import Resources, Study
 from marginlab.values import InputError
 
 
-def gpus_per_worker(resources: Resources, available: dict[str, float]) -> float:
+def gpus_per_worker(resources: Resources, machines: Machines) -> float:
     """``auto`` is one GPU for every worker where there are as many, else none."""
     if isinstance(resources.gpus, str):
-        return 1.0 if available.get("GPU", 0) >= resources.workers else 0.0
+        return 1.0 if machines.workers(resources.cpus, 1) >= resources.workers else 0.0
     return float(resources.gpus)
 
 
-def launcher(resources: Resources, available: dict[str, float]) -> str:
+def launcher(resources: Resources, machines: Machines) -> str:
     """``auto`` is a Ray Train worker group wherever a run uses a GPU or more than one worker, else the trial's own process."""
     if resources.launcher != "auto":
         return resources.launcher
-    return "train" if resources.workers > 1 or gpus_per_worker(resources, available) > 0 else "inline"
+    return "train" if resources.workers > 1 or gpus_per_worker(resources, machines) > 0 else "inline"
 
 
-def concurrency(what: str, resources: Resources, available: dict[str, float]) -> int:
+def concurrency(what: str, resources: Resources, machines: Machines) -> int:
     """How many runs of these resources fit at once. Raises where not even one ever will."""
-    gpus = gpus_per_worker(resources, available)
+    gpus = gpus_per_worker(resources, machines)
     if resources.workers > 1 and 0 < gpus < 1:
         raise InputError(
             f"{what}.resources shares a GPU ({gpus:g}) among workers of one run, which NCCL refuses: gpus=1, or workers=1."
         )
-    need = {"CPU": resources.workers * resources.cpus, "GPU": resources.workers * gpus}
-    for name, amount in need.items():
-        if amount > available.get(name, 0):
+    for name, each in {"CPU": resources.cpus, "GPU": gpus}.items():
+        if resources.workers * each > machines.total(name):
             raise InputError(
-                f"{what} needs {amount:g} {name}s for one run ({resources.workers} workers), and there are "
-                f"{available.get(name, 0):g}: lower {what}.resources, or run where there are more."
+                f"{what} needs {resources.workers * each:g} {name}s for one run ({resources.workers} workers), and there are "
+                f"{machines.total(name):g}: lower {what}.resources, or run where there are more."
             )
-    return max(1, min(int(available.get(name, 0) // amount) for name, amount in need.items() if amount > 0))
+    fit = machines.workers(resources.cpus, gpus)
+    if fit < resources.workers:
+        raise InputError(
+            f"{what} needs {amounts({'CPU': resources.cpus, 'GPU': gpus})} on one machine for each of a run's "
+            f"{resources.workers} workers, and {f'only {fit} such fit' if fit else 'none such fits'}: there are {machines}. Lower "
+            f"{what}.resources, or run on other machines."
+        )
+    return fit // resources.workers
 
 
-def preflight(study: Study, available: dict[str, float]) -> None:
+def preflight(study: Study, machines: Machines) -> None:
     """Refuse what the cluster can never schedule, what a batch cannot be dealt to, and what would not compare."""
     phases = {"Search": study.search.resources, "Confirmation": study.confirmation.resources}
     for what, resources in phases.items():
-        concurrency(what, resources, available)
+        concurrency(what, resources, machines)
         for arm in study.arms:
             t = arm.training
             shares, of = t.batch_size // (t.per_identity or 1), "identities" if t.per_identity else "images"
@@ -67,7 +74,7 @@ def preflight(study: Study, available: dict[str, float]) -> None:
     search, confirmation = phases.values()
     if search.workers == confirmation.workers or study.mixed_normalisation:
         return
-    on_cpus = [r for r in phases.values() if r.workers > 1 and gpus_per_worker(r, available) == 0]
+    on_cpus = [r for r in phases.values() if r.workers > 1 and gpus_per_worker(r, machines) == 0]
     for arm in study.arms:
         if on_cpus and normalises_by_batch(arm.training.network):
             raise InputError(

@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from ray.tune.search import Searcher
 
 from marginlab.cluster import registrar
+from marginlab.cluster.machines import Machines
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
 from marginlab.runs import ATTEMPTS, RunFolder
 from marginlab.search import FINISHED, WAIT
@@ -56,12 +57,12 @@ def search(
     session: str,
     packed: dict[str, str],
     storage: Path,
-    available: dict[str, float],
+    machines: Machines,
     trials: int,
 ) -> None:
     """Run trials until every search has spent its budget. ``trials``: the most there can be."""
-    at_once = concurrency("Search", rules.resources, available)
-    gpus = gpus_per_worker(rules.resources, available)
+    at_once = concurrency("Search", rules.resources, machines)
+    gpus = gpus_per_worker(rules.resources, machines)
     shared = {
         "registrar": registrar_name,
         "packed": packed,
@@ -72,7 +73,7 @@ def search(
         "input": rules.resources.input(),
         "device": "cuda" if gpus else "cpu",  # a process without a GPU of its own may still see one
     }
-    if launcher(rules.resources, available) == "inline":
+    if launcher(rules.resources, machines) == "inline":
         needs: dict[str, float] = {"CPU": rules.resources.cpus, **({"GPU": gpus} if gpus else {})}
         trainable = tune.with_resources(tune.with_parameters(_inline_trial, shared=shared), needs)
     else:

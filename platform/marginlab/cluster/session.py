@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import marginlab
 from marginlab.cluster import ENVIRONMENT
+from marginlab.cluster.machines import Machines
 from marginlab.values import InputError
 
 NAMESPACE = "marginlab"
 
+_LIMITLESS = 1000  # machines of a kind whose number the cluster's file does not limit
 _OBJECT_STORE = 200_000_000  # bytes; images and results travel through files, not through Ray
 
 
@@ -65,10 +67,20 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         ray.shutdown()
 
 
-def cluster_resources() -> dict[str, float]:
-    """What there is, or what an autoscaling cluster can grow to. Refuses nothing."""
+def machines() -> Machines:
+    """The machines that there are, and those that an autoscaling cluster can have of each kind. Refuses nothing."""
     import ray
 
-    there: dict[str, float] = dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    return {name: max(there.get(name, 0), limits.get(name, 0)) for name in {*there, *limits}}
+    there = [n["Resources"] for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+    config = ray._private.state.state.get_cluster_config()
+    growing = [g for g in config.node_group_configs if g.max_count] if config else []
+    if not growing:
+        return Machines.of(there)
+    # Kinds that only the cluster file knows (a head that was started with fewer CPUs than its type has) stand beside the file's.
+    kinds = [(_LIMITLESS if g.max_count < 0 else g.max_count, amounts_of(g.resources)) for g in growing]
+    known = [has for _, has in kinds]
+    return Machines((*kinds, *((1, has) for n in there if (has := amounts_of(n)) not in known)))
+
+
+def amounts_of(resources: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(resources[name]) if name in resources else 0.0 for name in ("CPU", "GPU")}
