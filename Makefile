@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-kills test-browser test-servers lint bench locks
+.PHONY: help demo install test test-kills test-browser test-servers lint bench audit locks
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,14 @@ $(BIN)/python:
 	  echo "MarginLab needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$( ($(PYTHON) -V) 2>/dev/null || echo not there)." \
 	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+AUDIT_VERSION := 2.10.1
+AUDIT := build/pip-audit-$(AUDIT_VERSION)
+
+audit: ## are locked versions known to be vulnerable? A warning where there is no network to ask
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install \
+	  --disable-pip-version-check --quiet pip-audit==$(AUDIT_VERSION); } || echo "WARNING: pip-audit could not be installed."
+	@$(PYTHON) locks/audit.py $(AUDIT)/bin/pip-audit locks/gpu.txt
 
 # uv resolves for all supported Pythons and platforms at once. Versions already locked are kept: LOCK_ARGS=--upgrade takes the
 # newest of everything, LOCK_ARGS="--upgrade-package polars" of one. cpu.txt is gpu.txt without the CUDA packages.
