@@ -1,0 +1,130 @@
+"""A study's driver on the head host, and a look from there at what the cluster has reserved."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import driving
+from tests.hosts import netns
+from tests.hosts.raycluster import RayCluster
+
+LIMIT_S = 420.0
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(
+    ["tests.cluster.driving", "tests.hosts.studies", "ray.tune", "ray.train.torch", "mlflow", "marginlab.report"]
+)
+
+
+def _on_head(namespace: str, env: dict[str, str], log: Path, do: Callable[..., None], args: tuple[Any, ...]) -> None:
+    with log.open("a") as out:
+        os.dup2(out.fileno(), sys.stdout.fileno())
+        os.dup2(out.fileno(), sys.stderr.fileno())
+    os.environ.clear()
+    os.environ.update(env)
+    netns.enter(namespace)
+    do(*args)
+
+
+def drive(study: str, workspace: Path, address: str) -> None:
+    """``marginlab run`` of a study of tests/hosts/studies.py."""
+    from marginlab.running import run_study
+    from marginlab.workspace import Workspace
+    from tests.hosts import studies
+
+    def say(sentence: str) -> None:
+        print(f"{time.time():.1f} {sentence}", flush=True)
+
+    run_study(
+        getattr(studies, study),
+        Workspace.at(workspace),
+        on_step=say,
+        progress=lambda *_: None,
+        on_trouble=say,
+        address=address,
+    )
+
+
+def _look(address: str, out: Path) -> None:
+    """Write what is reserved: by live jobs or by dead ones makes no difference once a study is over."""
+    import ray
+    from ray.util.state import list_placement_groups
+
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    groups = [g.placement_group_id for g in list_placement_groups(address=address) if g.state != "REMOVED"]
+    total, free = ray.cluster_resources(), ray.available_resources()
+    found = {"groups": groups, "cpus": total.get("CPU", 0.0), "free": free.get("CPU", 0.0)}
+    out.write_text(json.dumps(found))
+
+
+class Head:
+    """Processes on the head of a cluster, forked from one that has imported everything."""
+
+    def __init__(self, cluster: RayCluster) -> None:
+        self.cluster = cluster
+        with pytest.MonkeyPatch.context() as patch:  # Ray reads its token and mode once, when it is imported
+            for name, setting in cluster.env.items():
+                patch.setenv(name, setting)
+            forkserver.ensure_running()
+
+    def fork(self, log: Path, do: Callable[..., None], *args: Any) -> Any:
+        process = _forks.Process(target=_on_head, args=(self.cluster.head.namespace, self.cluster.env, log, do, args))
+        process.start()
+        return process
+
+    def reserved(self) -> dict[str, Any]:
+        """Placement groups that are there, CPUs and free CPUs."""
+        out = self.cluster.folder / "reserved.json"
+        out.unlink(missing_ok=True)
+        process = self.fork(self.cluster.folder / "look.log", _look, self.cluster.address, out)
+        process.join(60)
+        return dict(json.loads(out.read_text()))
+
+
+class Driver:
+    """One ``run`` of a study on a cluster of hosts."""
+
+    def __init__(self, head: Head, study: str, workspace: Path) -> None:
+        from tests.hosts import studies
+
+        self.head, self.cluster = head, head.cluster
+        self.folder = workspace / "studies" / getattr(studies, study).name
+        self.log = workspace.with_suffix(".log")
+        workspace.parent.mkdir(parents=True, exist_ok=True)
+        self.process = head.fork(self.log, drive, study, workspace, self.cluster.address)
+
+    def said(self) -> str:
+        return self.log.read_text()[-4000:]
+
+    def until(self, what: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+        """The first true answer; the study must not end before."""
+        deadline = time.monotonic() + limit_s
+        while not (answer := what()):
+            assert self.process.is_alive(), f"The study ended before its time.\n{self.said()}"
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.02)
+        return answer
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join()
+
+    def end(self, limit_s: float = LIMIT_S) -> None:
+        """Wait for the study's end, which must be a good one."""
+        self.process.join(limit_s)
+        assert self.process.exitcode == 0, self.said()
+
+
+def trained(folder: Path, kind: str = "*") -> int:
+    return driving.trained(folder, kind)

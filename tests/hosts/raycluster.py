@@ -1,0 +1,112 @@
+"""A Ray cluster on hosts of one machine: a head that only drives, and workers that can be lost and come back.
+
+Ray's processes are ended host by host, never with ``ray stop``, which ends every Ray of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from marginlab.cluster import ENVIRONMENT
+from tests.hosts import netns
+from tests.hosts.netns import Host
+
+PORT = 6379
+RAY = str(Path(sys.executable).with_name("ray"))
+LIMIT_S = 240.0
+ROOT = Path(__file__).parents[2]
+# A host that is lost is missed after five seconds, not after fifteen.
+SOON = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_initial_delay_ms": "0",
+}
+
+
+@dataclass
+class RayCluster:
+    """``head`` runs drivers and what costs no CPU; ``workers`` train."""
+
+    folder: Path  # short: Ray's sockets lie in it
+    head: Host
+    workers: list[Host]
+    cpus: int = 2  # of each worker
+    env: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, workers: int = 2, cpus: int = 2) -> RayCluster:
+        hosts = netns.build(["head", *(f"w{i}" for i in range(1, workers + 1))])
+        folder = Path(f"/tmp/ml{os.getpid()}")
+        folder.mkdir()
+        cluster = cls(folder, hosts[0], hosts[1:], cpus)
+        cluster.env = cluster._environment()
+        cluster.raise_head()
+        for host in cluster.workers:
+            cluster.raise_worker(host)
+        return cluster
+
+    def _environment(self) -> dict[str, str]:
+        """A home of its own, with the cluster's token in it, and nothing of the caller's own Ray."""
+        home = self.folder / "home"
+        (home / ".ray").mkdir(parents=True)
+        token = home / ".ray" / "auth_token"
+        token.touch(0o600)
+        token.write_text(secrets.token_hex(32))
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTEST_"))}
+        path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
+        own = {"HOME": str(home), "XDG_DATA_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        return {**kept, **ENVIRONMENT, **SOON, "RAY_AUTH_MODE": "token", **own}
+
+    @property
+    def address(self) -> str:
+        return f"{self.head.address}:{PORT}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{self.head.address}:8265"
+
+    def raise_head(self) -> None:
+        self._ray(self.head, "--head", f"--port={PORT}", f"--dashboard-host={self.head.address}", "--num-cpus=0")
+
+    def raise_worker(self, host: Host) -> None:
+        self._ray(host, f"--address={self.address}", f"--num-cpus={self.cpus}")
+
+    def _ray(self, host: Host, *options: str) -> None:
+        fixed = [f"--node-ip-address={host.address}", "--object-store-memory=100000000", "--disable-usage-stats"]
+        fixed.append(f"--temp-dir={self.folder / host.namespace}")
+        host.run(RAY, "start", *options, *fixed, env=self.env)
+
+    def pids(self, title: str, hosts: list[Host] | None = None) -> dict[int, Host]:
+        """Ray's processes whose title has these words, by process id, with the host that they run on."""
+        found = {}
+        for host in hosts or [self.head, *self.workers]:
+            for pid in host.pids():
+                if title in _title(pid):
+                    found[pid] = host
+        return found
+
+    def close(self) -> None:
+        netns.demolish()
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def wait(until: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
+    """The first true answer."""
+    deadline = time.monotonic() + limit_s
+    while not (answer := until()):
+        assert time.monotonic() < deadline, f"{what} did not come within {limit_s:.0f} s"
+        time.sleep(0.05)
+    return answer
