@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from marginlab.data.phantom import PHANTOMS, deliveries
 from marginlab.shell import HERE, Bar, WorkspaceOption, console, say_next
 from marginlab.values import InputError
 
@@ -25,16 +26,27 @@ def phantom(
     subjects: Annotated[int | None, typer.Option(help="How many subjects; by default the demo's number.")] = None,
     size: Annotated[int | None, typer.Option(help="Pixels per side.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws other subjects.")] = 0,
+    delivery: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another form of the files than the usual one, which is named first; may be given again. Of "
+            + " Of ".join(f"{name}: {deliveries(value)}." for name, value in PHANTOMS.items())
+        ),
+    ] = None,
 ) -> None:
-    """Render synthetic subjects, their images and tables, in a real dataset's own file layout."""
-    from marginlab.data.phantom import PHANTOMS, write
+    """Render synthetic subjects, their images and tables, in a real dataset's own file layout.
+
+    In every form that a dataset is delivered in; prepare makes the same of all, but for what JPEG loses (docs/datasets.md).
+    """
+    from marginlab.data.phantom import delivered, write
 
     if dataset not in PHANTOMS:
         raise InputError(f"There is no phantom {dataset!r}; there are {', '.join(PHANTOMS)}.")
     if out.exists():
         raise InputError(f"{out} exists: name a new folder.")
-    chosen = {k: v for k, v in {"subjects": subjects, "size": size, "seed": seed}.items() if v is not None}
-    value = dataclasses.replace(PHANTOMS[dataset], **chosen)
+    given = {"subjects": subjects, "size": size, "seed": seed}
+    chosen: dict[str, Any] = {field: v for field, v in given.items() if v is not None}
+    value = delivered(dataclasses.replace(PHANTOMS[dataset], **chosen), delivery or ())
     partial = out.with_name(out.name + ".partial")
     with Bar(f"rendering {dataset}") as progress:
         write(value, partial, progress=lambda done, total: progress("", done, total))

@@ -56,10 +56,10 @@ def test_values_worked_out_by_hand(tmp_path):
     ]
     assert (table.crop, table.channels, table.mean, table.std) == (None, 1, (0.5,), (0.5,))
     assert [(p.sentence, p.items) for p in table.problems] == [
-        ("1 images are left out: they are in neither official list.", ("00000004_000.png",)),
-        ("1 images are left out: they have no age between 0 and 120.", ("00000003_000.png",)),
+        ("1 image is left out: in neither official list.", ("00000004_000.png",)),
+        ("1 image is left out: no age between 0 and 120.", ("00000003_000.png",)),
         (
-            "2 images are neither gallery nor query: their months are below 0 or from 156 on.",
+            "2 images are neither gallery nor query: months below 0 or from 156 on.",
             ("00000002_001.png", "00000003_002.png"),
         ),
         ("2 image files are not used.", ("00000003_000.png", "00000004_000.png")),

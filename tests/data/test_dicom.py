@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_windowing
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -29,35 +29,15 @@ from pydicom.uid import (
 
 from marginlab.data import dicom
 from marginlab.data.decode import Decoder
+from marginlab.data.phantom.dicom import dataset as plain
 
 NAME = "Müßig^Änne-71f0c2a94b"  # must be nowhere in what is said
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
 def dataset(stored: np.ndarray, syntax: str = ExplicitVRLittleEndian, **elements: Any) -> Dataset:
-    """A grey image of uint8, int8, uint16 or int16 [H, W], or RGB [H, W, 3]; None takes an element out."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = syntax
-    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3.4"
-    data.PatientName, data.SpecificCharacterSet = NAME, "ISO_IR 192"
-    data.Rows, data.Columns = stored.shape[:2]
-    data.SamplesPerPixel = 3 if stored.ndim == 3 else 1
-    data.PhotometricInterpretation = "RGB" if stored.ndim == 3 else "MONOCHROME2"
-    if stored.ndim == 3:
-        data.PlanarConfiguration = 0
-    data.BitsAllocated = data.BitsStored = 8 * stored.itemsize
-    data.PixelRepresentation = int(stored.dtype.kind == "i")
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
-    data.PixelData = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
-    data["PixelData"].VR = "OB" if stored.itemsize == 1 else "OW"
-    for name, content in elements.items():
-        if content is None:
-            delattr(data, name)
-        else:
-            setattr(data, name, content)
-    data.HighBit = int(data.BitsStored) - 1
-    return data
+    """With a patient's name."""
+    return plain(stored, UID(syntax), **{"PatientName": NAME, **elements})
 
 
 def grey(*stored: int, dtype: str = "u1", **elements: Any) -> Dataset:

@@ -108,14 +108,14 @@ def test_what_is_left_out_is_counted_and_named_only_in_private(tmp_path: Path) -
     table = EyePACS().read(tmp_path)
     assert len(table.rows) == 2 * len(PATIENTS)
     assert said(table) == [
-        ("1 labels are left out: their image is not named <patient>_<left|right>.", ("spoon",)),
-        ("1 labels are left out: they say two grades for one image.", ("23_left",)),
-        ("1 image files are left out: not named <patient>_<left|right>.", ("train/readme.jpeg",)),
-        ("1 image files in other folders are not used.", ("test/1_left.jpeg",)),
-        ("2 images are left out: they have no label.", ("train/20_left.jpeg", "train/23_left.jpeg")),
-        ("1 labels are left out: there is no such image.", ("30_left",)),
+        ("1 label is left out: of an image not named <patient>_<left|right>.", ("spoon",)),
+        ("1 label is left out: two grades for one image.", ("23_left",)),
+        ("1 image file is left out: not named <patient>_<left|right>.", ("train/readme.jpeg",)),
+        ("1 image file is not used: in another folder.", ("test/1_left.jpeg",)),
+        ("2 images are left out: no label.", ("train/20_left.jpeg", "train/23_left.jpeg")),
+        ("1 label is left out: no such image.", ("30_left",)),
         (
-            "3 images are left out: their grade is not 0, 1, 2, 3 or 4.",
+            "3 images are left out: a grade other than 0, 1, 2, 3 and 4.",
             ("train/21_left.jpeg", "train/21_right.jpeg", "train/22_left.jpeg"),
         ),
     ]
@@ -203,29 +203,35 @@ def by_image(root: Path) -> tuple[Path, list[str], list[str]]:
 
 
 def test_split_by_image_the_leak_is_counted_by_hand(tmp_path: Path) -> None:
-    root, train, test = by_image(tmp_path)
+    """Of the images that are kept: one is missing, and of those in the test split one is damaged."""
+    root, train, test = by_image(tmp_path / "raw")
     table = reader("eyepacs-by-image").read(root)
     found = {Path(path).stem: split for path, split in table.rows.select("path", "split").rows()}
     gone = (set(train) | set(test)) - set(found)
     assert len(gone) == 1 and found == {n: "test" if n in test else "train" for n in {*train, *test} - gone}
+    assert table.leaks and len(test) == 4  # 16 rows, a fifth of them rounded up
     patients = {n.split("_")[0] for n in train if n in found}
-    fellows = [n for n in test if n in found and n.split("_")[0] in patients]
-    tested = {n.split("_")[0] for n in test if n in found}
-    assert len(test) == 4 and fellows  # 16 rows, a fifth of them rounded up
-    assert table.leaks and table.problems[-1].sentence == (
-        f"The test split leaks: {len({n.split('_')[0] for n in fellows})} of its {len(tested)} subjects are also in the "
-        f"training split, so another image of the same subject is there for {len(fellows)} of its "
-        f"{sum(n in found for n in test)} images."
+    damaged = next(n for n in test if n in found and n.split("_")[0] not in patients)
+    (root / "train" / f"{damaged}.jpeg").write_bytes(b"")
+    kept = [n for n in test if n in found and n != damaged]
+    fellows = [n for n in kept if n.split("_")[0] in patients]
+    packed = prepare(
+        EyePACSByImage(), root, tmp_path / "out", name="x", size=8, unreadable_limit=0.1, private=tmp_path / "secret"
     )
-    assert table.problems[-1].items == ()
+    report = json.loads((packed.folder / "report.json").read_text())
+    assert fellows and report["problems"] == [
+        "1 label is left out: no such image.",
+        f"The test split leaks: {len({n.split('_')[0] for n in fellows})} of its "
+        f"{len({n.split('_')[0] for n in kept})} subjects are also in the training split, so another image of the same subject "
+        f"is there for {len(fellows)} of its {len(kept)} images.",
+    ]
+    assert packed.info["leak"]["sentence"] == report["problems"][-1]
 
 
 def test_that_leak_and_no_other_gets_into_a_packed_dataset(tmp_path: Path, private_home: Path) -> None:
     root, _, test = by_image(tmp_path / "raw")
     packed = prepare(EyePACSByImage(), root, tmp_path / "out", name="leaky", size=8, label="grade")
     info = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert info["leak"]["sentence"] == report["problems"][-1]
     rows = packed.manifest
     assert (rows["split"] == "test").sum() == info["leak"]["test_images"] <= len(test)
     torn = rows.group_by("subject").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)

@@ -69,11 +69,8 @@ def test_what_is_left_out_is_reported_and_named_only_in_the_items(tmp_path):
             ("9000001_18_x_R.png", "readme.txt"),
         ),
         ("There is no table kxr_sq_bu03: images at month 24 have no grade.", ()),
-        ("1 images are left out: they have no site (V00SITE).", ("ResizedImages/9000004_00_x_R.png",)),
-        (
-            "1 images are left out: they have no age between 0 and 120 at their visit.",
-            ("ResizedImages/9000003_00_x_R.png",),
-        ),
+        ("1 image is left out: no site (V00SITE).", ("ResizedImages/9000004_00_x_R.png",)),
+        ("1 image is left out: no age between 0 and 120 at that visit.", ("ResizedImages/9000003_00_x_R.png",)),
     ]
 
 

@@ -80,7 +80,7 @@ def test_it_counts_what_is_there(dataset: PackedDataset) -> None:
 def test_it_says_what_was_left_out_by_number_alone(dataset: PackedDataset) -> None:
     html = page(dataset)
     text = Outline(html).text
-    assert "1 files are left out: not named" in text
+    assert "1 file is left out: not named" in text
     assert "1 of 40 images could not be read (at most 10% may be)" in text
     assert re.search("the file is no PNG[^:]*: 1, record 0 ", text)
     for secret in ("SUBJECT", "4f9c1d7ab2e86035", "ResizedImages", str(dataset.folder), *dataset.manifest["subject"]):

@@ -39,12 +39,12 @@ class CXR14:
         problems: list[Problem] = []
         rows = rows.join(_official_split(root), on="name", how="left")
         for faulty, fault in (
-            (pl.col("split").is_null(), "they are in neither official list"),
-            (~pl.col("age").is_between(0, 120).fill_null(False), "they have no age between 0 and 120"),
+            (pl.col("split").is_null(), "in neither official list"),
+            (~pl.col("age").is_between(0, 120).fill_null(False), "no age between 0 and 120"),
         ):
             lost = rows.filter(faulty)["name"]
             if len(lost):
-                problems.append(Problem(f"{len(lost)} images are left out: {fault}.", tuple(lost)))
+                problems.append(Problem.of(lost, "image", f"left out: {fault}"))
             rows = rows.filter(~faulty)
         files = _files(root)
         first = pl.col("age").sort_by(pl.col("visit"), pl.col("age"), nulls_last=True).first().over("subject")
@@ -58,13 +58,11 @@ class CXR14:
         )
         odd = rows.filter(pl.col("role").is_not_null())["name"]
         if len(odd):
-            sentence = (
-                f"{len(odd)} images are neither gallery nor query: their months are below 0 or from {LONGEST} on."
-            )
-            problems.append(Problem(sentence, tuple(odd)))
+            fault = f"neither gallery nor query: months below 0 or from {LONGEST} on"
+            problems.append(Problem.of(odd, "image", fault))
         extra = sorted(files.keys() - set(rows["name"]))
         if extra:
-            problems.append(Problem(f"{len(extra)} image files are not used.", tuple(extra)))
+            problems.append(Problem.of(extra, "image file", "not used"))
         return RawTable(rows.drop("name", "visit"), tuple(problems))
 
 

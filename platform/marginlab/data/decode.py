@@ -89,7 +89,17 @@ def _opened(file: Path) -> Image.Image:
 
 
 def trimmed(image: Image.Image) -> Image.Image:
-    """What is left without the dark borders, in the middle of a black square of its longer side: what is round stays round.
+    """What is left without the dark borders, in the middle of a black square of its longer side: what is round stays round."""
+    left, top, right, bottom = bounds(image)
+    width, height = right - left, bottom - top
+    side = max(width, height)
+    square = Image.new(image.mode, (side, side))
+    square.paste(image.crop((left, top, right, bottom)), ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def bounds(image: Image.Image) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what lies within dark borders, in pixels; the last two are the first outside.
 
     It is the bounding box of the columns and rows in which more than ``SPECKS`` of the pixels are brighter than ``DARK``.
     """
@@ -97,12 +107,7 @@ def trimmed(image: Image.Image) -> Image.Image:
     columns, rows = (np.flatnonzero(np.count_nonzero(bright, axis=a) > SPECKS * bright.shape[a]) for a in (0, 1))
     if not len(columns) or not len(rows):
         raise Unreadable(f"the image is black: hardly a pixel is brighter than {DARK} of 255")
-    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-    width, height = right - left, bottom - top
-    side = max(width, height)
-    square = Image.new(image.mode, (side, side))
-    square.paste(image.crop((left, top, right, bottom)), ((side - width) // 2, (side - height) // 2))
-    return square
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

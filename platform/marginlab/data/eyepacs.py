@@ -2,7 +2,7 @@
 
 The raw folder holds ``trainLabels.csv`` (columns ``image`` and ``level``) and, in itself or in one folder below it
 (``train/``, ``resized_train/``, ...), the images ``<patient>_<left|right>.jpeg`` (or .jpg, .png). The resized copies fit,
-too, whose table may be called ``trainLabels_cropped.csv``.
+too; ``trainLabels_cropped.csv`` is the table of the images in a folder whose name has "cropped" in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from marginlab.data.raw import Problem, RawTable, find_table, read_table
-from marginlab.data.splits import drawn_split, leak, leak_sentence
+from marginlab.data.splits import drawn_split
 from marginlab.values import InputError, value
 
 TABLES = ("trainLabels.csv", "trainLabels_cropped.csv")
@@ -76,7 +76,6 @@ class EyePACSByImage:
         rows, problems = _records(root)
         test = image_split(int(rows["rows"][0]), self.seed)[rows["position"].to_numpy()]
         rows = rows.with_columns(split=pl.when(pl.Series(test)).then(pl.lit("test")).otherwise(pl.lit("train")))
-        problems.append(Problem(leak_sentence(leak(rows))))
         return replace(_raw(rows, problems, self.trim), leaks=True)
 
 
@@ -102,13 +101,13 @@ def _records(root: Path) -> tuple[pl.DataFrame, list[Problem]]:
     labels = _labels(root, problems)
     images = _images(root, labels, problems)
     rows = images.join(labels, on=_KEY, how="inner")
-    for lost, fault, name in (
-        (images.join(labels, on=_KEY, how="anti"), "images are left out: they have no label", "path"),
-        (labels.join(images, on=_KEY, how="anti"), "labels are left out: there is no such image", "image"),
-        (rows.filter(pl.col("grade").is_null()), "images are left out: their grade is not 0, 1, 2, 3 or 4", "path"),
+    for lost, kind, fault, name in (
+        (images.join(labels, on=_KEY, how="anti"), "image", "no label", "path"),
+        (labels.join(images, on=_KEY, how="anti"), "label", "no such image", "image"),
+        (rows.filter(pl.col("grade").is_null()), "image", "a grade other than 0, 1, 2, 3 and 4", "path"),
     ):
         if len(lost):
-            problems.append(Problem(f"{len(lost)} {fault}.", tuple(lost[name].sort())))
+            problems.append(Problem.of(lost[name].sort(), kind, f"left out: {fault}"))
     rows = rows.filter(pl.col("grade").is_not_null()).drop("image").sort("path")
     if not len(rows):
         raise InputError(f"{root}: no image has a grade from 0 to {GRADES - 1}; the table and the images differ.")
@@ -117,15 +116,15 @@ def _records(root: Path) -> tuple[pl.DataFrame, list[Problem]]:
 
 def _labels(root: Path, problems: list[Problem]) -> pl.DataFrame:
     """Columns subject, side, image (as the table says), grade (null where it is none), position and rows of the table."""
-    path = find_table(root, TABLES)
+    cropped = any("cropped" in folder.name.lower() for folder in root.iterdir() if folder.is_dir())
+    path = find_table(root, TABLES[::-1] if cropped else TABLES)  # the resized copies come with both
     if path is None:
         raise InputError(f"{root}: the table {TABLES[0]} is missing.")
     table = read_table(path, {"image": "image", "level": "level"}).with_columns(pl.col("image").fill_null(""))
     named = [_parsed(image) for image in table["image"]]
     strange = [image for image, found in zip(table["image"], named, strict=True) if found is None]
     if strange:
-        sentence = f"{len(strange)} labels are left out: their image is not named <patient>_<left|right>."
-        problems.append(Problem(sentence, tuple(strange)))
+        problems.append(Problem.of(strange, "label", "left out: of an image not named <patient>_<left|right>"))
     level = pl.col("level").cast(pl.Float64, strict=False)
     grade = pl.when(level.is_in([float(g) for g in range(GRADES)])).then(level.cast(pl.Int8, strict=False))
     table = table.select(
@@ -140,7 +139,7 @@ def _labels(root: Path, problems: list[Problem]) -> pl.DataFrame:
     twice = table.filter(pl.struct(_KEY).is_duplicated())
     if len(twice):
         names = twice["image"].unique(maintain_order=True)
-        problems.append(Problem(f"{len(names)} labels are left out: they say two grades for one image.", tuple(names)))
+        problems.append(Problem.of(names, "label", "left out: two grades for one image"))
     return table.filter(~pl.struct(_KEY).is_duplicated())
 
 
@@ -156,8 +155,7 @@ def _images(root: Path, labels: pl.DataFrame, problems: list[Problem]) -> pl.Dat
             else:
                 strange.append((place / file).as_posix())
     if strange:
-        sentence = f"{len(strange)} image files are left out: not named <patient>_<left|right>."
-        problems.append(Problem(sentence, tuple(strange)))
+        problems.append(Problem.of(strange, "image file", "left out: not named <patient>_<left|right>"))
     schema = {name: pl.String for name in ("folder", "path", *_KEY)}
     images = pl.DataFrame(records, schema, orient="row")
     if not len(images):
@@ -167,7 +165,7 @@ def _images(root: Path, labels: pl.DataFrame, problems: list[Problem]) -> pl.Dat
         raise InputError(f"{root}: images of the table are in more than one folder ({', '.join(labelled)}); keep one.")
     other = images.filter(~pl.col("folder").is_in(labelled))["path"]
     if labelled and len(other):
-        problems.append(Problem(f"{len(other)} image files in other folders are not used.", tuple(other)))
+        problems.append(Problem.of(other, "image file", "not used: in another folder"))
         images = images.filter(pl.col("folder").is_in(labelled))
     twice = images.filter(pl.struct(_KEY).is_duplicated())
     if len(twice):

@@ -43,7 +43,7 @@ class OAI:
         ]
         rows = images.join(sites, on="subject", how="left").join(ages, on=["subject", "months"], how="left")
         rows = _keep(rows, pl.col("site").is_not_null() & (pl.col("site") != ""), "no site (V00SITE)", problems)
-        rows = _keep(rows, pl.col("age").is_between(0, 120), "no age between 0 and 120 at their visit", problems)
+        rows = _keep(rows, pl.col("age").is_between(0, 120), "no age between 0 and 120 at that visit", problems)
         known = [g for g in grades if g is not None]
         if known:
             rows = rows.join(pl.concat(known), on=["subject", "months", "side"], how="left")
@@ -70,8 +70,8 @@ def _images(root: Path) -> tuple[pl.DataFrame, list[Problem]]:
         raise InputError(f"{folder}: no image is named <ID>_<months>_..._<L|R>.png (or .jpg, .tif, .dcm).")
     schema = {"path": pl.String, "subject": pl.String, "months": pl.Int64, "side": pl.String}
     months = ", ".join(map(str, VISITS))
-    sentence = f"{len(strange)} files are left out: not named <ID>_<months>_..._<L|R>, with months among {months}."
-    return pl.DataFrame(records, schema, orient="row"), [Problem(sentence, tuple(strange))] if strange else []
+    fault = f"left out: not named <ID>_<months>_..._<L|R>, with months among {months}"
+    return pl.DataFrame(records, schema, orient="row"), [Problem.of(strange, "file", fault)] if strange else []
 
 
 def _table(root: Path, name: str) -> Path:
@@ -115,5 +115,5 @@ def _keep(rows: pl.DataFrame, condition: pl.Expr, lacking: str, problems: list[P
     condition = condition.fill_null(False)
     lost = rows.filter(~condition)["path"]
     if len(lost):
-        problems.append(Problem(f"{len(lost)} images are left out: they have {lacking}.", tuple(lost)))
+        problems.append(Problem.of(lost, "image", f"left out: {lacking}"))
     return rows.filter(condition)

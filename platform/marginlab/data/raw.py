@@ -49,6 +49,12 @@ class Problem:
     sentence: str
     items: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, items: Iterable[str], kind: str, fault: str) -> Problem:
+        """Several of a kind: "1 image is left out: ...", "2 images are left out: ..."."""
+        items = tuple(items)
+        return cls(f"1 {kind} is {fault}." if len(items) == 1 else f"{len(items)} {kind}s are {fault}.", items)
+
 
 @dataclass(frozen=True)
 class RawTable:

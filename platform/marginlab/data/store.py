@@ -117,7 +117,9 @@ def prepare(
         manifest.write_parquet(folder / "manifest.parquet")
         info |= {"fingerprint": fingerprint, "images": len(manifest), "format": FORMAT}
         _write_json(folder / "dataset.json", info | {"checks": checks(reading, manifest)})
-        _write_json(folder / "report.json", _report(table, rows, unreadable, unreadable_limit))
+        report = _report(table, rows, unreadable, unreadable_limit)
+        report["problems"] += [info["leak"]["sentence"]] if table.leaks else []  # of the images that are kept
+        _write_json(folder / "report.json", report)
         write_page(PackedDataset.open(folder))
         _sync(folder)
         found = {

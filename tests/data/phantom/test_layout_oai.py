@@ -89,5 +89,5 @@ def test_a_subject_does_not_depend_on_the_others(folder: Path, tmp_path: Path) -
 def test_files_hold_the_pictures(folder: Path) -> None:
     person = subject(PHANTOM, 7)
     for v, pixels in zip(person.visits, pictures(PHANTOM, 7, person), strict=True):
-        with Image.open(folder / "ResizedImages" / person.file(v)) as image:
+        with Image.open(folder / "ResizedImages" / (person.name(v) + ".png")) as image:
             np.testing.assert_array_equal(np.asarray(image), pixels)

@@ -8,11 +8,21 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from marginlab.data.phantom.values import Cxr14Phantom, EyePacsPhantom, OaiPhantom
+from marginlab.data.phantom.values import Cxr14Phantom, EyePacsPhantom, OaiPhantom, delivered, deliveries
 from marginlab.files import read_json, write_json
 from marginlab.values import to_json
 
-__all__ = ["PHANTOMS", "Cxr14Phantom", "EyePacsPhantom", "OaiPhantom", "count", "phantom_of", "write"]
+__all__ = [
+    "PHANTOMS",
+    "Cxr14Phantom",
+    "EyePacsPhantom",
+    "OaiPhantom",
+    "count",
+    "delivered",
+    "deliveries",
+    "phantom_of",
+    "write",
+]
 
 MARK = "PHANTOM.json"  # in a rendered folder: so that what is measured on it is labelled, however the folder travelled
 

@@ -1,4 +1,8 @@
-"""Chests as ChestX-ray14 is distributed: one table, two official lists, PNG files spread over ``images_*/images``."""
+"""Chests as ChestX-ray14 is distributed: one table, two official lists, and PNG files in twelve folders or one.
+
+The table of ``2020`` has whole years. Lines of both older ones end in a comma, and one age in a hundred is wrong, such as 414;
+``2017`` writes 58, ``2017-units`` 058Y.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from PIL import Image
 from marginlab.data.phantom.chest import Visit, chest, visit
 from marginlab.data.phantom.chest_picture import render
 from marginlab.data.phantom.draw import generator, shuffled, uniform
+from marginlab.data.phantom.files import save
 from marginlab.data.phantom.values import Cxr14Phantom
 
 HEADER = (
@@ -24,6 +29,9 @@ MEAN_FOLLOW_UPS, MOST_IMAGES = 5.5, 20
 YEARS = 12.0  # the longest time between a patient's first and last picture
 PER_FOLDER, FOLDERS = 60, 12  # patients
 COLOURED = 0.01  # share of pictures stored as RGBA, as a few of the real ones are
+FOLDER = {"nested": "images_{:03d}/images", "twelve": "images_{:03d}", "one": "images"}
+TABLE = {"2020": "Data_Entry_2017_v2020.csv", "2017": "Data_Entry_2017.csv", "2017-units": "Data_Entry_2017.csv"}
+WRONG, TOO_OLD = 0.01, (414, 148, 155, 411)  # share of the older tables' ages, and what they say
 
 
 @dataclass(frozen=True)
@@ -33,15 +41,20 @@ class Patient:
     age: float  # years, at the first picture
     visits: tuple[Visit, ...]
     coloured: tuple[bool, ...]
+    wrong: tuple[bool, ...]  # whether the older tables have another age
 
     def file(self, visit: Visit) -> str:
         return f"{self.number:08d}_{visit.number:03d}.png"
 
-    def row(self, v: Visit) -> str:
+    def row(self, v: Visit, table: str = "2020") -> str:
         """The patient's line of the table for one picture. Ages are whole years: that is all the data set tells of time."""
         gender = "F" if v.chest.woman else "M"
-        fields = (self.file(v), v.labels, v.number, self.number, int(self.age + v.years), gender, v.view)
-        return ",".join(map(str, (*fields, 2500, 2500, 0.168, 0.168)))
+        years = int(self.age + v.years)
+        if table != "2020" and self.wrong[v.number]:
+            years = TOO_OLD[v.number % len(TOO_OLD)]
+        age = f"{years:03d}Y" if table == "2017-units" else years
+        fields = (self.file(v), v.labels, v.number, self.number, age, gender, v.view)
+        return ",".join(map(str, (*fields, 2500, 2500, 0.168, 0.168))) + _end(table)
 
 
 def patient(phantom: Cxr14Phantom, index: int) -> Patient:
@@ -59,12 +72,25 @@ def patient(phantom: Cxr14Phantom, index: int) -> Patient:
         age=float(uniform(rng, 20.0, 80.0)),
         visits=tuple(visit(phantom.version, phantom.seed, index, person, i, float(y)) for i, y in enumerate(years)),
         coloured=tuple(rng.random(count) < COLOURED),
+        wrong=tuple(_wrong(phantom, index, count)),
     )
 
 
 def images_of(phantom: Cxr14Phantom, index: int) -> tuple[bool, int]:
-    """Whether a patient is in the official test list, and the number of pictures. Draws no chest."""
-    return _test(phantom, index), _count(generator("cxr14 patient", phantom.version, phantom.seed, index))
+    """Whether a patient is in the official test list, and the number of pictures that can be used. Draws no chest."""
+    count = _count(generator("cxr14 patient", phantom.version, phantom.seed, index))
+    lost = 0 if phantom.table == "2020" else int(_wrong(phantom, index, count).sum())
+    return _test(phantom, index), count - lost
+
+
+def _wrong(phantom: Cxr14Phantom, index: int, count: int) -> NDArray[np.bool_]:
+    rng = generator("cxr14 ages", phantom.version, phantom.seed, index)
+    return np.asarray(rng.random(MOST_IMAGES)[:count] < WRONG)
+
+
+def _end(table: str) -> str:
+    """Of a line."""
+    return "" if table == "2020" else ","
 
 
 def _test(phantom: Cxr14Phantom, index: int) -> bool:
@@ -83,18 +109,18 @@ def pictures(phantom: Cxr14Phantom, index: int, person: Patient) -> NDArray[np.u
 
 
 def write(phantom: Cxr14Phantom, folder: Path, progress: Callable[[int, int], None]) -> None:
-    rows, lists = [HEADER], {False: [], True: []}  # type: tuple[list[str], dict[bool, list[str]]]
+    rows, lists = [HEADER + _end(phantom.table)], {False: [], True: []}  # type: tuple[list[str], dict[bool, list[str]]]
     for index in range(phantom.subjects):
         person = patient(phantom, index)
-        images = folder / f"images_{1 + index // PER_FOLDER % FOLDERS:03d}" / "images"
+        images = folder / FOLDER[phantom.folders].format(1 + index // PER_FOLDER % FOLDERS)
         images.mkdir(parents=True, exist_ok=True)
         taken = zip(person.visits, pictures(phantom, index, person), person.coloured, strict=True)
         for v, pixels, coloured in taken:
-            image = Image.fromarray(pixels)
-            (image.convert("RGBA") if coloured else image).save(images / person.file(v), compress_level=1)
-            rows.append(person.row(v))
+            stored = np.asarray(Image.fromarray(pixels).convert("RGBA")) if coloured else pixels
+            save(stored, images / person.file(v), "png")
+            rows.append(person.row(v, phantom.table))
             lists[person.test].append(person.file(v))
         progress(index + 1, phantom.subjects)
-    (folder / "Data_Entry_2017_v2020.csv").write_text("\n".join(rows) + "\n")
+    (folder / TABLE[phantom.table]).write_text("\n".join(rows) + "\n")
     (folder / "train_val_list.txt").write_text("".join(f"{name}\n" for name in lists[False]))
     (folder / "test_list.txt").write_text("".join(f"{name}\n" for name in lists[True]))

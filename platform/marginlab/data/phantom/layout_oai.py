@@ -1,4 +1,9 @@
-"""Knees as the Osteoarthritis Initiative delivers them: one picture per knee and visit, tables separated by '|'."""
+"""Knees as the Osteoarthritis Initiative delivers them: one picture per knee and visit, and tables in three forms.
+
+``txt``: separated by '|'. ``csv``: separated by commas, and small letters in the columns of two visits, as both are delivered.
+``ascii``: as in the provider's own archives, in their folders; numbers with their words, and grades from two readings, of
+which the first lacks some. SAS tables are read but not written: pyreadstat has no writer of sas7bdat.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from marginlab.data.oai import OAI
 from marginlab.data.phantom.draw import bounded, generator, shuffled, uniform
+from marginlab.data.phantom.files import ENDINGS, save
 from marginlab.data.phantom.knee import SIDES, Knee, Visit, knees
 from marginlab.data.phantom.knee_picture import render
 from marginlab.data.phantom.values import OaiPhantom
@@ -21,6 +26,15 @@ SITES = "ABCDE"  # equally many subjects each
 ATTENDANCE = 0.40  # of each visit after the first
 ONE_SIDED = 0.03  # share of later visits at which one knee was not taken
 MISSING = "."  # as in the delivered tables
+WORDS = {  # of "ascii", by column
+    "P02SEX": ("", "Male", "Female"),
+    "SIDE": ("", "Right", "Left"),
+    "XRKL": ("None", "Doubtful", "Minimal", "Moderate", "Severe"),
+    "KSRGL12": ("No", "Yes"),
+    "KSRGR12": ("No", "Yes"),
+}
+ARCHIVES = {"Enrollees": "General_ASCII", "AllClinical": "AllClinical_ASCII", "kxr_sq_bu": "Semi-Quant Scoring_ASCII"}
+SMALL = ("03", "08")  # visits whose columns are spelled v03... in "csv"
 MEASURED = ("BMI", "HEIGHT", "WEIGHT", "INJL12", "INJR12", "KSRGL12", "KSRGR12", "WOMTSL", "WOMTSR")
 MEASURED_FIRST = (
     *("P01BMI", "P01HEIGHT", "P01WEIGHT", "P01INJL", "P01INJR"),
@@ -43,8 +57,9 @@ class Subject:
     def months(self) -> list[int]:
         return sorted({v.months for v in self.visits})
 
-    def file(self, visit: Visit) -> str:
-        return f"{self.id}_{visit.months}_knee_{visit.side}.png"
+    def name(self, visit: Visit) -> str:
+        """Of the picture's file, without its ending."""
+        return f"{self.id}_{visit.months}_knee_{visit.side}"
 
 
 def subject(phantom: OaiPhantom, index: int) -> Subject:
@@ -101,19 +116,20 @@ def write(phantom: OaiPhantom, folder: Path, progress: Callable[[int, int], None
     for index in range(phantom.subjects):
         person = subject(phantom, index)
         for visit, pixels in zip(person.visits, pictures(phantom, index, person), strict=True):
-            Image.fromarray(pixels).save(images / person.file(visit), compress_level=1)
+            file = images / (person.name(visit) + ENDINGS[phantom.images])
+            save(pixels, file, phantom.images, person.id)
         people.append(person)
         progress(index + 1, phantom.subjects)
     people.sort(key=lambda p: p.id)
-    _table(folder / "enrollees.txt", "ID|V00SITE|P02SEX", ((p.id, p.site, p.sex) for p in people))
+    _table(phantom, folder, "enrollees", ["ID", "V00SITE", "P02SEX"], ((p.id, p.site, p.sex) for p in people))
     for months, code in VISITS.items():
         names = MEASURED if months else MEASURED_FIRST
         header = ["ID", f"V{code}AGE", *(f"V{code}{n}" if months else n for n in names)]
         seen = [p for p in people if months in p.months]
-        _table(folder / f"allclinical{code}.txt", "|".join(header), (_clinical(p, months) for p in seen))
+        _table(phantom, folder, f"allclinical{code}", header, (_clinical(p, months) for p in seen))
         header = ["ID", "SIDE", "READPRJ", f"V{code}XRKL"]
         grades = (row for p in seen for row in _grades(p, months))
-        _table(folder / f"kxr_sq_bu{code}.txt", "|".join(header), grades)
+        _table(phantom, folder, f"kxr_sq_bu{code}", header, grades)
 
 
 def _clinical(p: Subject, months: int) -> tuple[object, ...]:
@@ -132,5 +148,37 @@ def _grades(p: Subject, months: int) -> Iterable[tuple[object, ...]]:
             yield p.id, number, 15, MISSING if knee.replaced(months) else knee.grade(months)
 
 
-def _table(path: Path, header: str, rows: Iterable[tuple[object, ...]]) -> None:
-    path.write_text("\n".join([header, *("|".join(map(str, row)) for row in rows)]) + "\n")
+def _table(phantom: OaiPhantom, folder: Path, name: str, header: list[str], rows: Iterable[tuple[object, ...]]) -> None:
+    """Write one table in the phantom's form."""
+    if phantom.tables == "csv":
+        path, separator = folder / f"{name}.csv", ","
+        small = name[-2:] in SMALL
+        header = [h.replace(f"V{name[-2:]}", f"v{name[-2:]}") if small else h for h in header]
+    else:
+        path, separator = folder / f"{name}.txt", "|"
+    if phantom.tables == "ascii":
+        rows = _coded(header, _twice(rows) if "READPRJ" in header else rows)
+        kind = next(k for k in ARCHIVES if name.startswith(k.lower()))
+        path = folder / ARCHIVES[kind] / (kind + path.name.removeprefix(kind.lower()))
+        path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(separator.join(map(str, row)) for row in (header, *rows)) + "\n")
+
+
+def _twice(rows: Iterable[tuple[object, ...]]) -> Iterable[tuple[object, ...]]:
+    """Each knee's grade by two reading projects; the first has not read every fifth knee."""
+    for i, (who, side, _, grade) in enumerate(rows):
+        yield who, side, 15, MISSING if i % 5 == 4 else grade
+        yield who, side, 42, grade
+
+
+def _coded(header: list[str], rows: Iterable[tuple[object, ...]]) -> Iterable[tuple[object, ...]]:
+    """Numbers with their words: "1: Right", ".: Missing Form/Incomplete Workbook"."""
+    words = [next((w for column, w in WORDS.items() if name.endswith(column)), ()) for name in header]
+    for row in rows:
+        yield tuple(_worded(v, w) for v, w in zip(row, words, strict=True))
+
+
+def _worded(v: object, words: tuple[str, ...]) -> object:
+    if v == MISSING:
+        return ".: Missing Form/Incomplete Workbook"
+    return f"{v}: {words[v]}" if words and isinstance(v, int) else v
