@@ -80,6 +80,7 @@ def test_what_is_not_there_is_named(raw: Path, capsys: pytest.CaptureFixture[str
     assert "There is no reader 'oia'" in fails(capsys, "prepare", "oia", str(raw))
     assert "There is no phantom 'eye'; there are oai, cxr14" in fails(capsys, "phantom", "eye", "--out", "x")
     assert "exists: name a new folder" in fails(capsys, "phantom", "oai", "--out", str(raw))
+    assert "no delivery 'sas7bdat'" in fails(capsys, "phantom", "oai", "--out", "x", "--delivery", "sas7bdat")
     assert "no study file nothing.py" in fails(capsys, "run", "nothing.py")
     assert "No study has begun in" in fails(capsys, "status")
     assert "No study has begun in" in fails(capsys, "compare", "some-study")
@@ -164,7 +165,9 @@ def test_images_are_added_and_the_dataset_verified(capsys: pytest.CaptureFixture
 
 
 def test_a_split_that_leaks_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("phantom", "eyepacs", "--out", "raw", "--subjects", "25", "--size", "32") == 0
+    small = ("--subjects", "25", "--size", "32", "--delivery", "flat", "--delivery", "png")
+    assert call("phantom", "eyepacs", "--out", "raw", *small) == 0
+    assert len(list(Path("raw").glob("*_left.png"))) == 25
     capsys.readouterr()
     assert call("prepare", "eyepacs-by-image", "raw", "--size", "16", "--label", "grade") == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -85,7 +85,7 @@ def test_the_reader_gives_the_records_of_a_folder(example: ModuleType, tmp_path:
         ("b.png", 24, "test"),
         ("d.png", 0, "train"),
     ]
-    assert [(p.sentence[:8], p.items) for p in table.problems] == [("1 images", ("c.png",))]
+    assert [(p.sentence, p.items) for p in table.problems] == [("1 image is left out: no year.", ("c.png",))]
 
 
 def test_the_study_is_one(example: ModuleType) -> None:

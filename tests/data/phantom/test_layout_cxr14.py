@@ -68,10 +68,10 @@ def test_the_reader_accepts_every_image(folder: Path) -> None:
     assert all((folder / path).is_file() for path in raw.rows["path"])
 
 
-def test_images_are_grey_but_for_a_few() -> None:
-    phantom = Cxr14Phantom(subjects=300)
-    coloured = np.concatenate([patient(phantom, i).coloured for i in range(300)])
-    assert 0 < coloured.mean() < 0.03
+def test_images_are_grey_but_for_a_few_and_a_few_ages_wrong() -> None:
+    people = [patient(Cxr14Phantom(subjects=300), i) for i in range(300)]
+    for share in (np.concatenate([p.coloured for p in people]), np.concatenate([p.wrong for p in people])):
+        assert 0 < share.mean() < 0.03
 
 
 def test_files_hold_the_pictures(folder: Path) -> None:
@@ -95,3 +95,15 @@ def test_a_patient_does_not_depend_on_the_others(folder: Path, tmp_path: Path) -
     assert files
     for file in files:
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_lines_of_the_older_tables_end_in_a_comma_and_some_ages_are_wrong() -> None:
+    person = patient(Cxr14Phantom(seed=80), 4)
+    assert person.wrong.index(True) == 1 and sum(person.wrong) == 1
+    first, second = (
+        [person.row(v, table).split(",")[4:] for table in ("2020", "2017", "2017-units")] for v in person.visits[:2]
+    )
+    years = int(person.age)
+    assert [fields[0] for fields in first] == [str(years), str(years), f"{years:03d}Y"]
+    assert [fields[0] for fields in second[1:]] == ["148", "148Y"] and int(second[0][0]) <= 92
+    assert [fields[-1] for fields in first] == ["0.168", "", ""]

@@ -54,6 +54,32 @@ def test_tables_have_the_columns_of_every_visit(folder: Path) -> None:
         assert set(grades[f"V{code}XRKL"]) <= set("01234.")
 
 
+@pytest.mark.parametrize("tables", ["csv", "ascii"])
+def test_other_forms_of_the_tables(tmp_path: Path, tables: str) -> None:
+    write(OaiPhantom(subjects=1, size=32, tables=tables), tmp_path)
+    text = {
+        f.relative_to(tmp_path).as_posix(): f.read_text() for f in tmp_path.rglob("*.*") if f.suffix in (".csv", ".txt")
+    }
+    if tables == "csv":
+        assert sorted(text) == sorted(
+            [
+                "enrollees.csv",
+                *(f"{name}{code}.csv" for name in ("allclinical", "kxr_sq_bu") for code in VISITS.values()),
+            ]
+        )
+        assert text["allclinical03.csv"].startswith("ID,v03AGE,v03BMI") and text["kxr_sq_bu01.csv"].endswith(
+            "V01XRKL\n"
+        )
+    else:
+        assert re.fullmatch(
+            r"ID\|V00SITE\|P02SEX\n9\d{6}\|[A-E]\|(1: Male|2: Female)\n", text["General_ASCII/Enrollees.txt"]
+        )
+        assert text["AllClinical_ASCII/AllClinical00.txt"].startswith("ID|V00AGE|P01BMI")
+        grades = text["Semi-Quant Scoring_ASCII/kxr_sq_bu00.txt"].splitlines()[1:]
+        assert len(grades) == 4  # two knees, two readings
+        assert re.fullmatch(r"9\d{6}\|1: Right\|15\|[0-4]: [A-Z][a-z]+", grades[0])
+
+
 def test_the_reader_accepts_every_image(folder: Path) -> None:
     raw = OAI().read(folder)
     assert raw.problems == ()
