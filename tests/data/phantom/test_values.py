@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from marginlab.data.phantom import PHANTOMS, Cxr14Phantom, EyePacsPhantom, OaiPhantom, delivered, deliveries
 from marginlab.values import InputError, fingerprint, from_json, to_json
+
+DOCUMENTED = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text()
 
 
 def test_a_phantom_round_trips_and_its_version_is_part_of_its_fingerprint() -> None:
