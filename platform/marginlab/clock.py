@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -44,6 +44,12 @@ class Clock:
         self._seconds.clear()
         self._events.clear()
         return out
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Seconds that were spent before; those of no step of ours are passed over."""
+        for name in STEPS:
+            if name in seconds:
+                self._seconds[name] += seconds[name]
 
 
 Listener = Callable[[Clock, str], AbstractContextManager[None]]

@@ -3,6 +3,7 @@
     run.json                 what is trained, and its place in the study (labels)
     epochs.jsonl             a row per epoch: {"epoch", "time", metrics...}; epoch 0 is the untrained network
     last.safetensors         network, optimiser, margin, what the loss carries, and the epoch: where a resumed run goes on
+    partway.safetensors      the same within the epoch after it, where that is a long one, or its machine is about to go
     best.safetensors         the network at its best epoch
     embeddings/*.parquet     validation: at the best epoch; test: of the best network, in confirmation alone
     result.json              how it ended; a run without it is unfinished
@@ -16,9 +17,11 @@ import io
 import json
 import math
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -30,10 +33,13 @@ from torch import Tensor
 from marginlab import usercode
 from marginlab.data.subset import Subset
 from marginlab.files import append_line, read_json, read_lines, write_bytes, write_json, write_text
-from marginlab.training import Run, State
+from marginlab.training import Run
 from marginlab.values import InputError, from_json, to_json
 
-ATTEMPTS = 3  # starts of one run in one session without a finished epoch between them
+ATTEMPTS = 3  # starts of one run in one session that got it no further
+PARTWAY = "partway.safetensors"
+PARTWAY_S = 600.0  # of training between two of them: what a crash can cost of a long epoch
+LEAVING_S = 5.0  # the same on a machine that is about to go
 OBJECTIVE = "val/map"  # what a run's best epoch is chosen by, as published
 
 
@@ -78,15 +84,25 @@ class RunFolder:
     def checkpoint(self) -> dict[str, Tensor] | None:
         """What a resumed run goes on from, or None where no epoch was finished."""
         path = self.path / "last.safetensors"
-        return load_file(path) if path.exists() else None
+        if not path.exists():
+            return None
+        return load_file(self.path / PARTWAY if self.partway() else path)
+
+    def partway(self) -> int:
+        """How many batches of the epoch after the last whole one were trained and kept."""
+        whole, part = self.path / "last.safetensors", self.path / PARTWAY
+        if not (whole.exists() and part.exists()):
+            return 0
+        note = _note(part)
+        return int(note["step"]) if note["epoch"] == _note(whole)["epoch"] + 1 else 0
 
     def begin_attempt(self, session: str) -> int:
-        """Count a session's starts since the last finished epoch of training, this one included.
+        """Count a session's starts since the run last got any further, this one included.
 
         A run that kills its processes is found out by it; one whose user stops the study again and again is not counted.
         """
         path = self.path / "attempts.json"
-        place = {"session": session, "epoch": max([0, *(r["epoch"] for r in self.epochs())])}
+        place = {"session": session, "epoch": max([0, *(r["epoch"] for r in self.epochs())]), "batches": self.partway()}
         before = read_json(path) if path.exists() else {}
         count = before["count"] + 1 if place.items() <= before.items() else 1
         write_json(path, {**place, "count": count})
@@ -105,6 +121,20 @@ class RunFolder:
         """The best network's weights and its epoch."""
         path = self.path / "best.safetensors"
         return load_file(path), int(_note(path)["epoch"])
+
+
+class Kept(Protocol):
+    """What is kept of an epoch: a ``training.State``, or a simulated one, which has no embeddings."""
+
+    @property
+    def embeddings(self) -> Tensor | None: ...
+
+    @property
+    def subset(self) -> Subset | None: ...
+
+    def weights(self) -> dict[str, Tensor]: ...
+
+    def tensors(self) -> dict[str, Tensor]: ...
 
 
 class Recorder:
@@ -129,17 +159,20 @@ class Recorder:
         scored = [r for r in self.rows if math.isfinite(r.get(OBJECTIVE, math.nan))]
         return max(scored, key=lambda r: (r[OBJECTIVE], -r["epoch"]), default=None)
 
-    def epoch(self, epoch: int, metrics: dict[str, float], state: State) -> None:
+    def epoch(self, epoch: int, metrics: dict[str, float], state: Kept) -> None:
         began = time.perf_counter()
         row: dict[str, Any] = {"epoch": epoch, "time": time.time(), **metrics}
         self.rows.append(row)
         if self.best is row:
             _save(self.path / "best.safetensors", state.weights(), {"epoch": epoch, OBJECTIVE: row[OBJECTIVE]})
-            write_embeddings(self.path / "embeddings" / "validation.parquet", state.embeddings, state.subset)
+            if state.embeddings is not None and state.subset is not None:
+                write_embeddings(self.path / "embeddings" / "validation.parquet", state.embeddings, state.subset)
         # The checkpoint cannot time its own writing: it knows the seconds up to here, the row's last word adds the rest.
         row["time/checkpoint_s"] = time.perf_counter() - began
         _save(self.path / "last.safetensors", state.tensors(), row)
         append_line(self.path / "epochs.jsonl", row)
+        with suppress(OSError):  # it is of no use any more, and does no harm
+            (self.path / PARTWAY).unlink(missing_ok=True)
 
     def finish(
         self,
@@ -170,10 +203,25 @@ class Recorder:
         return result
 
 
-def _save(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+class Between:
+    """Keeps a run between two batches (``fit``'s ``between``): now and then, and often while its machine is about to go."""
+
+    def __init__(self, folder: Path, leaving: Callable[[], bool]) -> None:
+        """leaving: whether it was announced that this machine will be taken away."""
+        self.path, self.leaving, self.since = folder / PARTWAY, leaving, time.monotonic()
+
+    def __call__(self, epoch: int, step: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
+        if time.monotonic() < self.since + (LEAVING_S if self.leaving() else PARTWAY_S):
+            return
+        with suppress(OSError):  # a full disk: the epoch goes on, its end waits for room
+            _save(self.path, tensors(), {"epoch": epoch, "step": step}, patient=False)
+        self.since = time.monotonic()
+
+
+def _save(path: Path, tensors: dict[str, Tensor], note: dict[str, Any], patient: bool = True) -> None:
     # safetensors refuses tensors that share memory or are not contiguous, and writes several metadata in any order.
     whole = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    write_bytes(path, save(whole, metadata={"note": json.dumps(note)}))
+    write_bytes(path, save(whole, metadata={"note": json.dumps(note)}), patient)
 
 
 def _note(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """``fit``: one run from its first epoch to its last, the same on a laptop, in a Tune trial and on every rank of a worker group.
 
 Torch and numpy alone. The only way out is ``report(epoch, metrics, state)``; its answer says whether to go on. Epoch 0 is the
-untrained network, epoch k the network after k epochs. Everything random is a function of (seed, epoch), so that an
-epoch boundary is all that a checkpoint needs to hold: sampler position and generators follow from it.
+untrained network, epoch k the network after k epochs. Everything random is a function of (seed, epoch, batch), so that a
+checkpoint holds neither sampler nor generators: they follow from its place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from marginlab.losses import AdaTriplet, Pairs
 from marginlab.losses import build_seeded as build_loss
 from marginlab.margins import AutoMargin, Margin, Statistics, fits, observe
 from marginlab.networks import SmallNetwork, build_seeded
-from marginlab.networks.parts import Parts, cut
+from marginlab.networks.parts import cut
+from marginlab.partway import Between, Partway
+from marginlab.precision import forward
 from marginlab.retrieval import validation_scores
 from marginlab.values import InputError, fingerprint, stable_seed, value
 
@@ -99,14 +101,20 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that :func:`fit` needs to go on after this epoch, as one flat mapping."""
-        out = {f"network/{k}": v for k, v in self.weights().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            out |= {f"optimizer/{index}/{name}": torch.as_tensor(v) for name, v in slots.items()}
-        if self.loss is not None:
-            out |= {f"loss/{k}": v.detach() for k, v in self.loss.state_dict().items()}
-        out |= {f"margin/{name}": x for name, x in self.margin.tensors().items()}
-        out["epoch"] = torch.tensor(self.epoch)
-        return out
+        return _tensors(self.epoch, self.network, self.optimizer, self.margin, self.loss)
+
+
+def _tensors(
+    epoch: int, network: nn.Module, optimizer: torch.optim.Optimizer, margin: Margin, loss: nn.Module | None
+) -> dict[str, Tensor]:
+    out = {f"network/{k}": v.detach() for k, v in network.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        out |= {f"optimizer/{index}/{name}": torch.as_tensor(v) for name, v in slots.items()}
+    if loss is not None:
+        out |= {f"loss/{k}": v.detach() for k, v in loss.state_dict().items()}
+    out |= {f"margin/{name}": x for name, x in margin.tensors().items()}
+    out["epoch"] = torch.tensor(epoch)
+    return out
 
 
 Report = Callable[[int, dict[str, float], State], bool]
@@ -121,33 +129,37 @@ def fit(
     device: torch.device | str | None = None,
     cache: str = "auto",
     chunk: int | None = None,
+    between: Between | None = None,
 ) -> None:
     """Train one run and report after every epoch.
 
     Args:
         run: what to train. The fold and dataset it names must be those of ``data``.
         report: called on rank 0 after every epoch (and before the first, as epoch 0); False ends the run, on all ranks.
-        resume: the ``tensors()`` of a :class:`State`; training goes on with the epoch after it.
+        resume: the ``tensors()`` of a :class:`State`; training goes on with the epoch after it. Or what ``between`` was
+            offered; it goes on within that epoch.
         device: where to train; by default a GPU where there is one.
         cache: where pixels wait for a GPU (:class:`marginlab.data.feeding.Feed`). The same numbers whatever it is.
         chunk: images of a rank that are in the network at once, with the loss over the whole batch all the same
-            (:mod:`marginlab.accumulation`). The numbers of a step without it, up to rounding; of networks with
-            dropout, others.
+            (:mod:`marginlab.accumulation`), and with batch normalisation over the whole share of the rank, or, on GPUs,
+            over the whole batch. The numbers of a step without it, up to rounding; of networks with dropout, others.
+        between: called on rank 0 between two batches of an epoch, with what ``resume`` takes.
 
     Raises:
         TrainingFailed: the loss stopped being a finite number.
-        InputError: ``chunk`` with a network whose embeddings depend on the other images of the batch.
+        InputError: ``chunk`` with a network that cannot be cut (:func:`marginlab.networks.parts.cut`).
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    trainer = _Trainer(run, data, device, cache, chunk)
+    trainer = _Trainer(run, data, device, cache, chunk, between)
     if resume is None:
-        margin, done = run.training.margin.start(), 0
+        margin, done, so_far = run.training.margin.start(), 0, Partway()
         if not trainer.report(report, 0, {}, margin):
             return
     else:
-        margin, done = trainer.restore(resume)
+        margin, done, so_far = trainer.restore(resume)
     for epoch in range(done + 1, run.training.epochs + 1):
-        metrics, statistics, margin = trainer.train_epoch(epoch, margin)
+        metrics, statistics, margin = trainer.train_epoch(epoch, margin, so_far)
+        so_far = Partway()
         margin = run.training.margin.after_epoch(margin, statistics)
         if not trainer.report(report, epoch, metrics, margin):
             return
@@ -155,9 +167,16 @@ def fit(
 
 class _Trainer:
     def __init__(
-        self, run: Run, data: Data, device: torch.device, cache: str = "auto", chunk: int | None = None
+        self,
+        run: Run,
+        data: Data,
+        device: torch.device,
+        cache: str = "auto",
+        chunk: int | None = None,
+        between: Between | None = None,
     ) -> None:
         check_chunk("chunk", chunk)
+        self.between = between if distributed.rank() == 0 else None
         self.run, self.training, self.data, self.device = run, run.training, data, device
         self.network = build_seeded(self.training.network, data.channels, run.seed).to(device)
         self.format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
@@ -166,12 +185,11 @@ class _Trainer:
         if world > 1 and device.type == "cuda":  # normalise by the global batch; on a CPU there is no such thing
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         divided = chunk is not None and chunk < self.training.batch_size // world
-        parts = cut(self.network.train()) if divided else Parts(self.network, nn.Identity())
-        self.parallel: nn.Module = parts.body
-        if world > 1:
+        self.chunked = Chunked(cut(self.network.train()), chunk) if divided and chunk else None
+        self.parallel: nn.Module = self.network
+        if world > 1 and self.chunked is None:
             ids = [device.index or 0] if device.type == "cuda" else None
-            self.parallel = nn.parallel.DistributedDataParallel(parts.body, device_ids=ids)
-        self.chunked = Chunked(parts, self.parallel, chunk, forward) if divided and chunk else None
+            self.parallel = nn.parallel.DistributedDataParallel(self.network, device_ids=ids)
         if not _has_matches(data.validation):
             raise TrainingFailed("No validation image has a match from another visit: there is nothing to select by.")
         self.loss = self._build_loss()
@@ -195,7 +213,7 @@ class _Trainer:
         classes = int(self.data.train.label.max()) + 1
         return build_loss(self.training.loss, classes, forward(self.network.eval(), blank), self.run.seed)
 
-    def restore(self, tensors: dict[str, Tensor]) -> tuple[Margin, int]:
+    def restore(self, tensors: dict[str, Tensor]) -> tuple[Margin, int, Partway]:
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}, "loss": {}, "margin": {}}
         for key, tensor in tensors.items():
             head, _, rest = key.partition("/")
@@ -210,13 +228,20 @@ class _Trainer:
             state.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         margin = parts["margin"]
-        return Margin(margin.pop("epsilon"), margin.pop("beta"), margin), int(tensors["epoch"])
+        so_far = Partway.of(tensors, self.device)
+        return Margin(margin.pop("epsilon"), margin.pop("beta"), margin), int(tensors["epoch"]), so_far
 
-    def train_epoch(self, epoch: int, margin: Margin) -> tuple[dict[str, float], Statistics, Margin]:
+    def train_epoch(
+        self, epoch: int, margin: Margin, so_far: Partway | None = None
+    ) -> tuple[dict[str, float], Statistics, Margin]:
         """The epoch's metrics and statistics, and the margin after its last batch: the one given, unless the policy has
         ``after_batch``. The metrics have the margin of the last batch.
+
+        so_far: what has been trained of the epoch.
         """
-        began = time.perf_counter()
+        so_far = so_far or Partway()
+        self.clock.add(so_far.seconds)
+        began = time.perf_counter() - so_far.seconds.get("elapsed", 0.0)
         t, train, world, rank = self.training, self.data.train, distributed.world(), distributed.rank()
         seed = self.run.seed
         plan = batches(
@@ -230,16 +255,14 @@ class _Trainer:
         )
         labels = torch.from_numpy(train.label[plan]).to(self.device)
         share = slice(rank * plan.shape[1], (rank + 1) * plan.shape[1])
-        sums: dict[str, Tensor] = {}
-        statistics: Statistics | None = None
         after_batch = getattr(t.margin, "after_batch", None)
         if after_batch:  # now, not in a step: a copy to a GPU makes the host wait
             margin = margin.to(self.device)
         self.network.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(stable_seed(seed, "epoch", epoch, rank))  # for networks with dropout
-            feed = self.train_feed.batches(plan)
-            for step in range(len(plan)):
+            feed = self.train_feed.batches(plan[so_far.step :])
+            for step in range(so_far.step, len(plan)):
+                torch.manual_seed(stable_seed(seed, "epoch", epoch, rank, step))  # for networks with dropout
                 with self.clock.step("data"):
                     pixels = next(feed)
                     draws = torch.from_numpy(t.augment.draw(seed, epoch, step, t.batch_size)[share])
@@ -254,7 +277,6 @@ class _Trainer:
                     terms = self.loss(pairs, margin)
                     found = observe(t.margin, pairs, margin)
                     trained, margin = margin, after_batch(margin, found) if after_batch else margin
-                    statistics = found if statistics is None else statistics.add(found)
                 with self.clock.step("backward"):
                     self.optimizer.zero_grad(set_to_none=True)
                     terms.total.backward()
@@ -268,10 +290,12 @@ class _Trainer:
                 seen = {"train/loss": terms.total, "train/grad_norm": norm}
                 seen |= {f"train/loss_{k}": v for k, v in terms.parts.items()}
                 seen |= {f"train/active_{k}": v for k, v in terms.active.items()}
-                for name, v in seen.items():
-                    sums[name] = sums[name] + v.detach().double() if name in sums else v.detach().double()
+                so_far.add(seen, found)
+                if self.between is not None and so_far.step < len(plan):
+                    self._offer(epoch, so_far, margin, began)
+        statistics = so_far.statistics
         assert statistics is not None  # a plan has at least one batch
-        metrics = {name: float(v) / len(plan) for name, v in sums.items()}
+        metrics = {name: float(v) / len(plan) for name, v in so_far.sums.items()}
         if not math.isfinite(metrics["train/loss"]):
             raise TrainingFailed(
                 f"The loss was {metrics['train/loss']} in epoch {epoch}: try a lower learning rate than {t.lr:g}."
@@ -285,6 +309,16 @@ class _Trainer:
             "time/images_per_s": len(plan) * t.batch_size / elapsed,
         }
         return metrics, statistics, margin
+
+    def _offer(self, epoch: int, so_far: Partway, margin: Margin, began: float) -> None:
+        def tensors() -> dict[str, Tensor]:
+            spent = self.clock.seconds()
+            self.clock.add(spent)
+            so_far.seconds = {**spent, "elapsed": time.perf_counter() - began}
+            return _tensors(epoch - 1, self.network, self.optimizer, margin, self.carried) | so_far.tensors()
+
+        assert self.between is not None
+        self.between(epoch, so_far.step, tensors)
 
     def report(self, report: Report, epoch: int, metrics: dict[str, float], margin: Margin) -> bool:
         validation = self.data.validation
@@ -315,13 +349,6 @@ class _Trainer:
 def _has_matches(subset: Subset) -> bool:
     visits = np.unique(np.stack([subset.label, subset.visit]), axis=1)[0]
     return len(visits) > 0 and int(np.bincount(visits).max()) > 1
-
-
-def forward(network: nn.Module, images: Tensor) -> Tensor:
-    """Embeddings [B, D] in float32; bfloat16 inside the network on a GPU."""
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.is_cuda):
-        out: Tensor = network(images)
-    return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
 
 
 @torch.no_grad()
