@@ -74,6 +74,8 @@ def counts(dataset: Dataset, workspace: Workspace) -> Counts:
     Raises:
         InputError: the raw folder cannot be read. It names neither files nor people, whatever the reader had to say.
     """
+    if dataset.curves is not None:
+        raise InputError(f"dataset {dataset.name!r} replays recorded curves: nothing is trained")
     if not_here := assumed(dataset, workspace):
         return not_here
     if workspace.packed(dataset).exists():

@@ -22,6 +22,7 @@ from marginlab.networks.weights import files_of
 from marginlab.plan import Plan
 from marginlab.remaining import Remaining, remaining
 from marginlab.results import Results
+from marginlab.simulated import Curves
 from marginlab.study import Arm, Dataset, Resources, Study
 from marginlab.workspace import Workspace
 
@@ -36,6 +37,8 @@ def planned(study: Study, workspace: Workspace) -> Plan:
 
 
 def _fingerprint(dataset: Dataset, workspace: Workspace) -> str:
+    if dataset.curves is not None:
+        return Curves.open(workspace.packed(dataset)).fingerprint
     info = workspace.packed(dataset) / "dataset.json"
     return str(read_json(info)["fingerprint"]) if info.exists() else ""
 
@@ -140,6 +143,7 @@ def _absent(study: Study, workspace: Workspace) -> list[str]:
 
 def _dataset(dataset: Dataset, forecast: Estimate) -> str:
     where = "phantom" if dataset.phantom is not None else str(dataset.root)
+    where = f"simulated: curves of {dataset.curves} are replayed" if dataset.curves else where
     c = forecast.counted.get(dataset.name)
     images = f"; {c.train} images train, {c.validation} validate, {c.test} test" if c else ""
     images += ", as published: they are not here" if c and c.assumed else ""

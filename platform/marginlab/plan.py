@@ -108,6 +108,7 @@ class Plan:
             "margin_policy": arm.margin_policy,
             "replicate": key.replicate,
             "phantom": key.dataset in self.phantoms,
+            **({"simulated": True} if self.study.dataset(key.dataset).curves else {}),
         }
 
     def _fresh_labels(

@@ -45,6 +45,7 @@ RUNS = {
     "margin_policy": pl.String,
     "seed": pl.Int64,
     "phantom": pl.Boolean,
+    "simulated": pl.Boolean,  # replayed from recorded curves
     "params": pl.String,  # JSON
     "folder": pl.String,  # relative to the study's
     "state": pl.String,  # complete, pruned, failed; unfinished where the run has not ended
@@ -159,7 +160,11 @@ class Results:
     def phantom(self, dataset: str) -> bool:
         """Whether the images are synthetic: every number measured on them has to say so."""
         labelled = (f.labels.get("phantom") for f in self._folders if f.labels["dataset"] == dataset)
-        return self.study.dataset(dataset).phantom is not None or any(labelled)
+        return self.study.dataset(dataset).phantom is not None or dataset in self.plan.phantoms or any(labelled)
+
+    def simulated(self, dataset: str) -> bool:
+        """Whether recorded learning curves were replayed: every number has to say so."""
+        return self.study.dataset(dataset).curves is not None
 
     def trials(self) -> pl.DataFrame:
         """One row per trial (:data:`TRIALS`), then a column ``param/PATH`` per searched parameter, null where an arm has none."""
@@ -333,6 +338,7 @@ class Results:
         return {
             **r.labels,
             **{name: labels.get(name) for name in ("margin_policy", "seed", "phantom")},
+            "simulated": bool(labels.get("simulated")),
             "params": json.dumps(labels.get("params", {}), sort_keys=True),
             "folder": str(r.folder.path.relative_to(self.folder)),
             "state": result.get("state", "unfinished"),

@@ -25,6 +25,7 @@ from marginlab.hindrance import hindrance
 from marginlab.lock import NO_LOCKS, Held, locked
 from marginlab.plan import Plan
 from marginlab.search import read_progress
+from marginlab.simulated import Curves
 from marginlab.study import Dataset, Study
 from marginlab.tracking import Tracker, TrackingAway, answered, champion, connect, links
 from marginlab.values import InputError
@@ -78,7 +79,10 @@ def prepare_all(
             if not workspace.packed(dataset).exists():
                 workspace.render(dataset, progress)
     journal.step("prepare")
-    packed = {d.name: _prepared(workspace, d, progress, hands) for d in study.datasets}
+    packed = {
+        d.name: Curves.open(workspace.packed(d)) if d.curves else _prepared(workspace, d, progress, hands)
+        for d in study.datasets
+    }
     for p in packed.values():
         p.require_queries()
         for arm in study.arms:

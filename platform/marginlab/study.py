@@ -35,7 +35,7 @@ def _at_least(owner: Any, low: float, *names: str) -> None:
 
 @value
 class Dataset:
-    """A raw folder and how it is packed, or a phantom that is written first."""
+    """A raw folder and how it is packed, a phantom that is written first, or recorded learning curves that are replayed."""
 
     name: str
     root: str | None = None  # the data provider's folder, as delivered
@@ -44,13 +44,16 @@ class Dataset:
     size: int = 280  # pixels per side, as stored
     label: str = "subject"  # what counts as the same: "subject", "subject-side" or "grade"
     unreadable: float = 0.01  # the largest share of images that may be left out because they cannot be read
+    curves: str | None = later(default=None)  # the folder of an export: nothing is trained (marginlab.simulated)
 
     def check(self) -> None:
         _check_name("Dataset", self.name)
         if "/" in self.name:
             raise InputError(f"Dataset name {self.name!r}: no / in it.")
-        if (self.root is None) == (self.phantom is None):
-            raise InputError(f"Dataset {self.name!r} needs either root= (the raw folder) or phantom=, and not both.")
+        if (self.root, self.phantom, self.curves).count(None) != 2:
+            raise InputError(
+                f"Dataset {self.name!r} needs either root= (the raw folder), phantom= or curves=, and only one of them."
+            )
         if self.label not in LABELS:
             raise InputError(f"Dataset {self.name!r}: label must be one of {', '.join(LABELS)}, not {self.label!r}.")
         _at_least(self, 8, "size")

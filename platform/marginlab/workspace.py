@@ -21,6 +21,7 @@ from marginlab.data.packed import PackedDataset
 from marginlab.data.readers import reader as reader_named
 from marginlab.data.store import prepare
 from marginlab.lock import Held, locked
+from marginlab.simulated import Curves
 from marginlab.study import Dataset, Study
 from marginlab.values import InputError, fingerprint
 
@@ -54,7 +55,9 @@ class Workspace:
         return sorted(p.parent.name for p in (self.root / "studies").glob("*/study.json"))
 
     def packed(self, dataset: Dataset) -> Path:
-        """The folder of a packed dataset. It is named after all that decides its content."""
+        """The folder of a packed dataset, named after all that decides its content; that of recorded curves is the user's."""
+        if dataset.curves is not None:
+            return Path(dataset.curves).expanduser().absolute()
         return self.root / "data" / f"{dataset.name}-{self._id(dataset)}"
 
     def raw(self, dataset: Dataset) -> Path:
@@ -136,6 +139,11 @@ class Workspace:
     def check_sources(self, study: Study, without: Collection[str] = ()) -> None:
         """Fail before anything starts where a raw folder or reader is missing. ``without``: datasets that may be missing."""
         for dataset in study.datasets:
+            if dataset.curves is not None:
+                epochs = max(study.search.max_epochs, study.confirmation.epochs or 0)
+                arms = [a.name for a in study.arms]
+                Curves.open(self.packed(dataset)).check(dataset.name, arms, epochs, study.search.objective)
+                continue
             if not self.packed(dataset).exists() and dataset.name not in without:
                 if dataset.reader is None:
                     reader_named(dataset.name)

@@ -12,7 +12,7 @@ from marginlab import cost, tables
 from marginlab.compare import Answer, answers, exploratory
 from marginlab.report.declared import declared
 from marginlab.report.limits import limits
-from marginlab.report.words import NOTHING, PHANTOM, measured, metric_name, number, percent_of, years
+from marginlab.report.words import NOTHING, caution, measured, metric_name, number, percent_of, years
 from marginlab.results import Results
 from marginlab.retrieval import by_chance
 from marginlab.scores import split_metric
@@ -65,7 +65,7 @@ class Content:
     time: pl.DataFrame
     limits: list[str]
     missing: list[str]
-    phantoms: tuple[str, ...]
+    cautions: dict[str, str]  # by dataset, those that have one
     links: dict[str, str] = field(default_factory=dict)  # what a command or address shows -> itself
 
     @classmethod
@@ -85,7 +85,7 @@ class Content:
             time=tables.time_use(results),
             limits=limits(results, found, searched),
             missing=results.missing(),
-            phantoms=tuple(d.name for d in results.study.datasets if results.phantom(d.name)),
+            cautions={d.name: said for d in results.study.datasets if (said := caution(results, d.name))},
             links=_links(results, link),
         )
 
@@ -98,10 +98,11 @@ class Content:
         return [a.name for a in self.results.study.arms]
 
     def note(self, dataset: str | None = None) -> str:
-        """What stands beside a title: the phantom label, where the dataset (or, without one, any) is synthetic."""
+        """What stands beside a title: that the dataset (or, without one, any) is synthetic or was simulated."""
         if dataset is not None:
-            return PHANTOM if dataset in self.phantoms else ""
-        return f"{', '.join(self.phantoms)}: {PHANTOM}" if self.phantoms else ""
+            return self.cautions.get(dataset, "")
+        alike = {text: [d for d, said in self.cautions.items() if said == text] for text in self.cautions.values()}
+        return "; ".join(f"{', '.join(names)}: {text}" for text, names in alike.items())
 
     def metrics(self, dataset: str) -> list[str]:
         """Those shown: the named ones, and the primary whatever it is."""

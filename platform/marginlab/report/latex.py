@@ -14,7 +14,7 @@ from marginlab import tables
 from marginlab.compare import LEVEL, Answer, answers
 from marginlab.files import write_text
 from marginlab.published import CAVEATS
-from marginlab.report.words import PHANTOM, metric_name
+from marginlab.report.words import caution, metric_name
 from marginlab.results import Results
 
 _SPECIAL = {
@@ -86,8 +86,11 @@ def measured(mean: float | None, se: float | None, digits: int = 3) -> str:
 
 
 def _notes(results: Results, dataset: str | None = None) -> list[str]:
-    names = [d.name for d in results.study.datasets if results.phantom(d.name) and dataset in (None, d.name)]
-    return [f"{', '.join(names)}: {PHANTOM}."] if names else []
+    alike: dict[str, list[str]] = {}
+    for d in results.study.datasets:
+        if dataset in (None, d.name) and (said := caution(results, d.name)):
+            alike.setdefault(said, []).append(d.name)
+    return [f"{', '.join(names)}: {said}." for said, names in alike.items()]
 
 
 def _answers(results: Results, found: Sequence[Answer]) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 from marginlab.compare import Answer
 from marginlab.data.eyepacs import EyePACSByImage
 from marginlab.data.readers import READERS
-from marginlab.report.words import PHANTOM, count, signed
+from marginlab.report.words import PHANTOM, SIMULATED, count, signed
 from marginlab.results import Results
 
 FEW_SEEDS = 5  # as many as the published tables have
@@ -19,7 +19,13 @@ def limits(results: Results, answers: list[Answer], searches: pl.DataFrame) -> l
     """Sentences; ``searches`` is the frame of ``tables.searches``."""
     study = results.study
     phantoms = [d.name for d in study.datasets if results.phantom(d.name)]
+    simulated = [d.name for d in study.datasets if results.simulated(d.name)]
     out = []
+    if simulated:
+        out.append(
+            f"{', '.join(simulated)}: {SIMULATED}. They show what searches spend, no more than what was recorded about networks, and "
+            "have no test figures."
+        )
     if phantoms:
         out.append(f"{', '.join(phantoms)}: {PHANTOM}. They show that the program works, not that a method does.")
     leaking = [d.name for d in study.datasets if isinstance(d.reader or READERS.get(d.name), EyePACSByImage)]

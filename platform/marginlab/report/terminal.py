@@ -35,7 +35,7 @@ def render(results: Results, link: Link | None = None) -> Group:
 def _parts(c: Content) -> Iterator[RenderableType]:
     study = c.results.study
     yield Text(study.question or f"Study {study.name}", style="bold")
-    if c.phantoms:
+    if c.cautions:
         yield Text(c.note(), style="bold yellow")
     yield Text()
     for a in c.answers:

@@ -14,7 +14,7 @@ from marginlab import tables
 from marginlab.compare import answers
 from marginlab.declaration import told_apart
 from marginlab.report.terminal import COLOURS, bullets
-from marginlab.report.words import PHANTOM, answer_sentence, horizon_name, measured, metric_name
+from marginlab.report.words import answer_sentence, caution, horizon_name, measured, metric_name
 from marginlab.results import Results
 from marginlab.scores import split_metric
 
@@ -31,7 +31,7 @@ def _parts(first: Results, second: Results) -> Iterator[RenderableType]:
     for name, results in zip(names, (first, second), strict=True):
         yield Text.assemble((name, "bold"), f"  {results.study.question}")
         for a in answers(results):
-            note = f" [{PHANTOM}]" if results.phantom(a.dataset) else ""
+            note = f" [{said}]" if (said := caution(results, a.dataset)) else ""
             sentence = (answer_sentence(a), COLOURS[a.verdict])
             yield Text.assemble(("  " + a.dataset + ": ", "bold"), sentence, (note, "yellow"))
         yield Text()
@@ -45,7 +45,7 @@ def _parts(first: Results, second: Results) -> Iterator[RenderableType]:
         rows = frame.filter(pl.col("dataset") == dataset, whole)
         if len(rows):
             yield Text()
-            yield _table(dataset, rows, names, first.phantom(dataset) or second.phantom(dataset))
+            yield _table(dataset, rows, names, caution(first, dataset) or caution(second, dataset))
     if not shared:
         yield Text("They have no dataset of the same name: nothing stands side by side.")
 
@@ -70,10 +70,10 @@ def _differences(first: Results, second: Results) -> Iterator[RenderableType]:
     yield bullets(lines[:MOST_DIFFERENCES] + ([f"and {more} more"] if more > 0 else []))
 
 
-def _table(dataset: str, frame: pl.DataFrame, names: tuple[str, str], phantom: bool) -> Table:
+def _table(dataset: str, frame: pl.DataFrame, names: tuple[str, str], note: str) -> Table:
     title = Text(f"{dataset}: mean ± standard error over seeds", style="bold")
-    if phantom:
-        title.append(f"\n{PHANTOM}", style="yellow")
+    if note:
+        title.append(f"\n{note}", style="yellow")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("metric", "months", "arm"):
         table.add_column(name, overflow="fold")

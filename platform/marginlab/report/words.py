@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from marginlab.compare import LEVEL, Answer
+from marginlab.results import Results
 from marginlab.tables import AT_K, METRICS
 
 PHANTOM = "measured on phantoms (synthetic images), says nothing about patients"
+SIMULATED = "simulated: recorded learning curves were replayed, nothing was trained"
 NOTHING = "–"
 SEARCHES = (
     "model: trials that the model suggested. best: the winner's validation in its search. "
     "confirmed: its mean on fresh seeds, same folds and epochs."
 )
+
+
+def caution(results: Results, dataset: str) -> str:
+    """What no figure on a dataset may be shown without; empty for networks that were trained on images of people."""
+    said = (SIMULATED if results.simulated(dataset) else "", PHANTOM if results.phantom(dataset) else "")
+    return "; ".join(s for s in said if s)
 
 
 def number(x: float | None, digits: int = 3) -> str:

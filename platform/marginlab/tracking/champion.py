@@ -98,7 +98,7 @@ def register(tracker: Tracker, packed: Mapping[str, Path | str]) -> dict[str, st
     tracker.sync()
     out = {}
     for champion in champions(tracker.folder):
-        if champion.dataset not in packed:
+        if champion.dataset not in packed or champion.record["labels"].get("simulated"):  # which have no networks
             continue
         with tracker.opened() as store:
             name = model_name(champion.record["labels"]["study"], champion.dataset)

@@ -14,6 +14,7 @@ KINDS = {
     "incumbent": "What a search had found best at some point, trained again on a seed that the search did not use, so that "
     "luck in the search does not count. It never saw the test split.",
 }
+SIMULATED = "**Simulated**: recorded learning curves were replayed, nothing was trained."
 PHANTOM = "**Measured on phantoms** (synthetic images): says nothing about patients."
 
 
@@ -28,14 +29,14 @@ def study_note(study: dict[str, Any], data: dict[str, str], phantoms: Sequence[s
     """
     search, confirmation, comparison = study["search"], study["confirmation"], study["comparison"]
     arms = [f"| `{a['name']}` | {_type(a, 'loss')} | {_type(a, 'margin')} | {_searched(a)} |" for a in study["arms"]]
-    sets = [
-        f"| `{name}` | {'phantom' if name in phantoms else 'images of people'} | `{at}` |" for name, at in data.items()
-    ]
+    simulated = [d["name"] for d in study["datasets"] if d.get("curves")]
+    sets = [f"| `{name}` | {_kind(name, phantoms, simulated)} | `{at}` |" for name, at in data.items()]
     first, second = comparison["contrast"] or (None, None)
     declared = f"`{first}` against `{second}`" if first else "no contrast"
     parts = [
         f"**Question.** {study['question']}" if study["question"] else "",
         f"**Answer.** {answer}" if answer else "",
+        SIMULATED if simulated else "",
         PHANTOM if phantoms else "",
         f"**Declared before the first run.** {declared} in `{comparison['primary']}`; differences up to "
         f"{comparison['margin']:g} make no difference.",
@@ -48,6 +49,11 @@ def study_note(study: dict[str, Any], data: dict[str, str], phantoms: Sequence[s
         "The answer with its evidence: *Artifacts*, `report/report.html`.",
     ]
     return "\n\n".join(p for p in parts if p)
+
+
+def _kind(name: str, phantoms: Sequence[str], simulated: Sequence[str]) -> str:
+    what = "phantom" if name in phantoms else "images of people"
+    return f"recorded curves ({what})" if name in simulated else what
 
 
 def run_note(record: dict[str, Any], folder: str, result: dict[str, Any] | None = None, margins: str = "") -> str:
@@ -67,6 +73,7 @@ def run_note(record: dict[str, Any], folder: str, result: dict[str, Any] | None 
         _outcome(result, margins) if result else "",
         f"{KINDS.get(labels['kind'], labels['kind'])} Arm `{labels['arm']}` on `{labels['dataset']}`, validated on fold "
         f"{labels['fold']}.",
+        SIMULATED if labels.get("simulated") else "",
         PHANTOM if labels.get("phantom") else "",
         "\n".join(["| searched | value |", "|---|---|", *set_here]) if set_here else "",
         f"Train it again and compare: `marginlab replay {folder.rpartition('/')[2]}`",
