@@ -12,9 +12,10 @@ from marginlab import distributed
 from marginlab.data.packed import PackedDataset
 from marginlab.networks import build_seeded
 from marginlab.retrieval import protocol_scores
-from marginlab.runs import Recorder, RunFolder, write_embeddings
+from marginlab.runs import Kept, Recorder, RunFolder, write_embeddings
+from marginlab.simulated import Curves
 from marginlab.stopping import Stopped
-from marginlab.training import State, TrainingFailed, embed, fit
+from marginlab.training import TrainingFailed, embed, fit
 
 Decide = Callable[[int, dict[str, Any]], bool]  # (epoch, its row) -> go on?
 
@@ -38,7 +39,7 @@ def execute(
 
     Args:
         path: the run folder, made with ``RunFolder.create``.
-        packed: the packed dataset's folder.
+        packed: the packed dataset's folder, or that of recorded curves: they are replayed, and there is no test split to open.
         decide: asked on rank 0 after every epoch from the first; a resumed run asks again for the epochs it has.
         open_test: embed and score the test split with the best network (``plan.OPENS_TEST`` alone).
         stop: asked on rank 0 before the first epoch and after every one: was the study asked to stop?
@@ -54,7 +55,7 @@ def execute(
     done = folder.result()
     if distributed.broadcast_flag(done is not None):
         return done
-    dataset = PackedDataset.open(packed)
+    dataset = Curves.open(packed) if Curves.there(packed) else PackedDataset.open(packed)
     dataset.require(folder.run.data)
     # Only rank 0 writes the folder. It opens it first: opening mends what a kill left behind.
     recorder = Recorder(folder) if distributed.rank() == 0 else None
@@ -68,7 +69,7 @@ def execute(
         for row in recorder.rows:
             go_on = go_on and (row["epoch"] == 0 or decide(row["epoch"], row))
 
-    def report(epoch: int, metrics: dict[str, float], state: State) -> bool:
+    def report(epoch: int, metrics: dict[str, float], state: Kept) -> bool:
         nonlocal go_on, stopped
         assert recorder is not None  # fit reports on rank 0 alone
         recorder.epoch(epoch, metrics, state)
@@ -76,19 +77,26 @@ def execute(
         stopped = go_on and epoch < folder.run.training.epochs and stop()
         return go_on and not stopped
 
-    data = dataset.fold(folder.run.fold)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    on = {"device": device.type, "workers": distributed.world(), "threads": torch.get_num_threads()}
+    on = {
+        "device": "simulated" if isinstance(dataset, Curves) else device.type,
+        "workers": distributed.world(),
+        "threads": torch.get_num_threads(),
+    }
     on |= {"chunk": chunk} if chunk is not None else {}
     try:
         if distributed.broadcast_flag(go_on):
-            fit(folder.run, data, report, resume=resume, device=device, cache=cache, chunk=chunk)
+            if isinstance(dataset, Curves):
+                dataset.replay(folder.run, folder.labels, report, resume)
+            else:
+                data = dataset.fold(folder.run.fold)
+                fit(folder.run, data, report, resume=resume, device=device, cache=cache, chunk=chunk)
     except TrainingFailed as e:
         return recorder.finish("failed", str(e), trained_on=on) if recorder else None
     if distributed.broadcast_flag(stopped):
         raise Stopped
     go_on = distributed.broadcast_flag(go_on)
-    scores = _open_test(folder, dataset, device) if open_test and go_on else {}
+    scores = {} if isinstance(dataset, Curves) or not (open_test and go_on) else _open_test(folder, dataset, device)
     return recorder.finish("complete" if go_on else "pruned", metrics=scores, trained_on=on) if recorder else None
 
 
