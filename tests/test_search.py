@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from marginlab.plan import Plan
 from marginlab.search import FINISHED, WAIT, Book, Ticket, read_progress
 from marginlab.study import Search
+from marginlab.study_database import Sqlite
 from tests.test_study import AUTO, FIXED, a_plan
 
 EPOCHS = 4
@@ -70,7 +71,7 @@ def test_budgets_are_spent_to_the_last_whole_trial_and_pruned_epochs_come_back(t
         assert s["trials"] >= 24 // EPOCHS and s["complete"] + s["pruned"] == s["trials"]
         assert s["modelled"] == s["trials"] - 3  # the first three are the start and random ones
     assert sum(s["pruned"] for s in book.progress().values()) > 0
-    assert read_progress(tmp_path / "a.db", plan) == book.progress()
+    assert read_progress(Sqlite(tmp_path / "a.db"), plan) == book.progress()
 
 
 def test_searches_begin_with_the_published_default_and_are_dealt_round_robin(tmp_path: Path) -> None:

@@ -115,6 +115,13 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew: an old study of this name is moved aside, not deleted.")
     ] = False,
+    study_database: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the searches in PostgreSQL: postgresql://USER@HOST/DATABASE, its password in PGPASSWORD or ~/.pgpass. "
+            "Or the whole address in MARGINLAB_STUDY_DATABASE; by default a file in the study's folder."
+        ),
+    ] = None,
 ) -> None:
     """Do a whole study: prepare, search, confirm, record, answer. Run again, it carries on where it was.
 
@@ -147,6 +154,7 @@ def run(
                 tracking_uri=tracking_uri,
                 allow_embeddings=allow_embeddings,
                 fresh=fresh,
+                study_database=study_database,
             )
     except (KeyboardInterrupt, Stopped) as e:
         console.print("Stopped." if isinstance(e, Stopped) else "Interrupted. What was finished is kept.")
@@ -173,6 +181,7 @@ def status(
 
     From any terminal, while it runs and after. What failed is listed with the command that reproduces it.
     """
+    from marginlab import study_database
     from marginlab.drawing import follow as keep_looking
     from marginlab.drawing import status_view
     from marginlab.watching import dashboard_line, snapshot
@@ -184,7 +193,7 @@ def status(
         console.print(f"No longer looking at {folder.name}, which goes on.")
         shot = snapshot(folder)
     console.print(status_view(shot), soft_wrap=True)
-    if (folder / "optuna.db").exists():
+    if study_database.of(folder).exists:
         console.print(f"[dim]Trials:[/] {dashboard_line(folder)}", highlight=False, soft_wrap=True)
     if shot.step == "done":
         say_next(f"marginlab compare {shot.study} --workspace {workspace}")

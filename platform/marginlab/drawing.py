@@ -65,6 +65,8 @@ def status_view(shot: Snapshot) -> RenderableType:
     if len(shot.training) > AT_WORK:
         lines.append(Text(f"  and {len(shot.training) - AT_WORK} more at work", style="dim"))
     lines += failure_lines(shot.failures)
+    if shot.away:
+        lines.append(Text(f"  {shot.away}", style="yellow"))
     total = f"{shot.epochs_done} of {shot.epochs_total} epochs"
     lines.append(Text(f"{SAYS.get(shot.step, shot.step)}: {total}{pace_words(shot)}", style="bold"))
     return Group(*lines)
@@ -107,6 +109,7 @@ def one_line(shot: Snapshot) -> str:
         + (f"{len(shot.failures)} failed, " if shot.failures else "")
         + f"{shot.confirmed}/{shot.confirmations} confirmation runs"
         + (f"; best {', '.join(best)}" if best else "")
+        + (f". {shot.away}" if shot.away else "")
     )
 
 

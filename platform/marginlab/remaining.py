@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from marginlab import study_database
 from marginlab.files import read_json, read_lines
 from marginlab.fresh import Fresh
 from marginlab.plan import Plan, SearchKey, Task
@@ -61,7 +62,7 @@ class Remaining:
 
 def remaining(plan: Plan, folder: Path) -> Remaining:
     """``folder``: the study's. A winner that later trials may still replace counts as the winner."""
-    progress = read_progress(folder / "optuna.db", plan)
+    progress = read_progress(study_database.of(folder), plan)
     rules, confirmation = plan.study.search, plan.study.confirmation
     watch = folder / "search_seconds.json"
     searched = float(read_json(watch)["seconds"]) if watch.exists() else 0.0

@@ -1,7 +1,7 @@
 """A study's results, read back from its folder. Finished, interrupted or running: what is there is used, what is not is listed.
 
     <study>/study.json     {"study", "data": fingerprints of the packed datasets}
-            optuna.db      the searches; summary.json stands in where it was not copied along
+            optuna.db      the searches; summary.json stands in where it was not copied along. Or storage.json: which database has them
             runs/**        run folders
             summary.json   {"steps": seconds of each step, "searches", "machine"}; absent until a study has ended once
 
@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from marginlab import study_database
 from marginlab.declaration import read_plan, redeclarations
 from marginlab.ensembles import scored
 from marginlab.files import read_json
@@ -143,7 +144,7 @@ class Results:
     @cached_property
     def searches(self) -> dict[str, dict[str, Any]]:
         """By search, as ``marginlab.search.summarize`` has it."""
-        return {**self.summary.get("searches", {}), **read_progress(self.folder / "optuna.db", self.plan)}
+        return {**self.summary.get("searches", {}), **read_progress(study_database.of(self.folder), self.plan)}
 
     def winner(self, key: SearchKey) -> dict[str, Any] | None:
         """The best parameters of a search; where no record of it came along, what its confirmation trained, if that is one thing."""
@@ -172,7 +173,7 @@ class Results:
 
     @cached_property
     def _trials(self) -> pl.DataFrame:
-        rows = read_trials(self.folder / "optuna.db", self.plan)
+        rows = read_trials(study_database.of(self.folder), self.plan)
         columns = {
             name: pl.Series(name, [row[name] for row in rows], dtype=kind)
             for name, kind in TRIALS.items()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from optuna.exceptions import StorageInternalError
 
@@ -20,13 +21,15 @@ from marginlab.data.decoding import Hands
 from marginlab.data.packed import PackedDataset
 from marginlab.data.readers import READERS
 from marginlab.declaration import declare, refuse_changes
-from marginlab.files import read_json, write_json
+from marginlab.files import patiently, read_json, write_json
 from marginlab.hindrance import hindrance
 from marginlab.lock import NO_LOCKS, Held, locked
 from marginlab.plan import Plan
+from marginlab.postgres import DatabaseAway
 from marginlab.search import read_progress
 from marginlab.simulated import Curves
 from marginlab.study import Dataset, Study
+from marginlab.study_database import choose, named, of, remember, require_alone
 from marginlab.tracking import Tracker, TrackingAway, answered, champion, connect, links
 from marginlab.values import InputError
 from marginlab.workspace import Progress, Workspace
@@ -117,6 +120,7 @@ def run_study(
     tracking_uri: str | None = None,
     allow_embeddings: bool = False,
     fresh: bool = False,
+    study_database: str | None = None,
 ) -> Outcome:
     """Do a whole study, or what is left of it.
 
@@ -128,12 +132,14 @@ def run_study(
         address: a Ray cluster; by default Ray is started here, with ``cpus`` CPUs (by default all).
         tracking_uri: an MLflow server; by default a database in the workspace.
         fresh: begin anew; a study of this name is moved aside, not deleted.
+        study_database: where the searches are kept: ``postgresql://user@host/database``, or ``sqlite`` for a file in the study's
+            folder. By default what MARGINLAB_STUDY_DATABASE says, else where they are, else that file.
 
     Raises:
         InputError: what the user can mend, in a sentence. Somebody else being at work on the study is one.
         Stopped: the study was asked to stop (``stopping.ask``). Run again, it carries on.
     """
-    with _alone(workspace, study.name, on_trouble):
+    with _alone(workspace, study.name, on_trouble), named(study_database):
         stopping.clear(workspace.study(study.name))
         return _run_study(
             study,
@@ -195,6 +201,8 @@ def _run_study(
     journal = Journal(None, on_step)
     if tracking_uri is not None:
         connect(workspace.root, tracking_uri)  # a server that is not there is said before anything is done
+    database = choose(folder, fresh=fresh)
+    require_alone(study.name, database, on_trouble)
     with ExitStack() as ray:
         hands = None
         # A cluster decodes on all of its nodes; a Ray of this machine's is started when there is something to train on.
@@ -216,6 +224,7 @@ def _run_study(
             preflight(study, there)
             if fresh and (moved := workspace.set_aside(study.name)):
                 on_trouble(f"The study of this name was moved to {moved}.")
+            remember(folder, database)
             declare(folder, plan)
             journal.folder = folder
             journal.step("estimate")
@@ -255,7 +264,7 @@ def _recorded(tracker: Tracker, packed: dict[str, str], on_trouble: Callable[[st
 
 def _interrupted(tracker: Tracker, folder: Path, plan: Plan, journal: Journal) -> None:
     """Keep what the session took, and let MLflow know that nobody is at work any more; if either can be done."""
-    with suppress(OSError, StorageInternalError, sqlite3.Error):
+    with suppress(OSError, StorageInternalError, sqlite3.Error, DatabaseAway):
         write_summary(folder, plan, journal, patient=False)
     with suppress(OSError, TrackingAway):
         tracker.sync(at_work=False)
@@ -305,13 +314,17 @@ def write_summary(folder: Path, plan: Plan, journal: Journal, patient: bool = Tr
     """Seconds by step (added up over the times the study was run), searches, machine and code."""
     path = folder / "summary.json"
     before = read_json(path)["steps"] if path.exists() else {}
+
+    def searches() -> dict[str, Any]:
+        return read_progress(of(folder), plan)
+
     steps = {k: round(before.get(k, 0.0) + v - journal.kept.get(k, 0.0), 2) for k, v in journal.seconds.items()}
     journal.kept = dict(journal.seconds)
     write_json(
         path,
         {
             "steps": {**before, **steps},
-            "searches": read_progress(folder / "optuna.db", plan),
+            "searches": patiently(searches, lambda e: isinstance(e, DatabaseAway)) if patient else searches(),
             "machine": {
                 "host_cpus": os.cpu_count(),
                 "python": platform.python_version(),

@@ -7,14 +7,10 @@ on. A search spends epochs, not trials: pruned trials give theirs back, and a tr
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -23,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from marginlab.plan import Plan, SearchKey
 from marginlab.study import Search
+from marginlab.study_database import StudyDatabase
 from marginlab.values import stable_seed
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -84,7 +81,6 @@ class _Live:
 
 
 FEW = 8  # ended trials of a study: from as many the share of failed ones is judged
-LOCKED_S = 60.0  # a look waits so long for a database that somebody has locked
 WAIT = "wait"  # no trial now, but one that is running may give epochs back
 FINISHED = "finished"
 
@@ -331,16 +327,19 @@ def summarize(trials: list[FrozenTrial], rules: Search) -> dict[str, Any]:
     }
 
 
-def read_progress(database: Path, plan: Plan) -> dict[str, dict[str, Any]]:
+def read_progress(database: StudyDatabase, plan: Plan) -> dict[str, dict[str, Any]]:
     """:meth:`Book.progress` from the outside: reads the storage, writes nothing. Empty where no search has begun."""
     return {str(key): summarize(trials, plan.study.search) for key, trials in _trials(database, plan).items()}
 
 
-def read_trials(database: Path, plan: Plan) -> list[dict[str, Any]]:
+def read_trials(database: StudyDatabase, plan: Plan) -> list[dict[str, Any]]:
     """Every trial of every search from the outside, a row each: where it belongs, how it ended, what it tried and cost.
 
     ``value`` is the objective of a complete trial, the last one reported of a pruned one. ``started`` and ``ended`` are UTC:
     Optuna keeps the local time of the head node, which is taken to be this machine's time zone.
+
+    Raises:
+        DatabaseAway: it is a server's, and does not answer.
     """
     return [
         {
@@ -363,36 +362,18 @@ def read_trials(database: Path, plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _trials(database: Path, plan: Plan) -> dict[SearchKey, list[FrozenTrial]]:
-    if not (database.exists() and _made(database)):
-        return {}
-    backend = _opened(database, database.stat().st_ino)
-    begun = {s.study_name: s._study_id for s in backend.get_all_studies()}
-    return {
-        key: backend.get_all_trials(begun[str(key)], deepcopy=False) for key in plan.searches() if str(key) in begun
-    }
-
-
-def _made(database: Path) -> bool:
-    """Whether the tables are there: who makes them may be at it, or have died at it. The row with the version comes last."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=LOCKED_S)) as connection:
-        try:
-            return bool(connection.execute("SELECT 1 FROM version_info").fetchall())
-        except sqlite3.OperationalError as e:
-            if "no such table" in str(e):
-                return False
-            raise
+def _trials(database: StudyDatabase, plan: Plan) -> dict[SearchKey, list[FrozenTrial]]:
+    with database.reading() as backend:
+        if backend is None:
+            return {}
+        begun = {s.study_name: s._study_id for s in backend.get_all_studies()}
+        return {
+            key: backend.get_all_trials(begun[str(key)], deepcopy=False) for key in plan.searches() if str(key) in begun
+        }
 
 
 def _utc(local: datetime | None) -> datetime | None:
     return None if local is None else local.astimezone(UTC)
-
-
-@lru_cache(maxsize=8)
-def _opened(database: Path, inode: int) -> optuna.storages.BaseStorage:
-    """Opening takes longer than reading, and a study that is watched is read every second."""
-    # The registrar has made the tables (_made), so neither they nor their version need a look.
-    return optuna.storages.RDBStorage(f"sqlite:///{database}", skip_compatibility_check=True, skip_table_creation=True)
 
 
 def _value(trial: FrozenTrial) -> float:

@@ -12,10 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from marginlab import study_database
 from marginlab.declaration import read_plan
 from marginlab.files import read_json, read_lines
 from marginlab.fresh import KINDS, Fresh
 from marginlab.lock import held
+from marginlab.plan import Plan
+from marginlab.postgres import DatabaseAway
 from marginlab.results import step_seconds
 from marginlab.search import read_progress
 
@@ -51,6 +54,7 @@ class Snapshot:
     failures: list[Failure] = field(default_factory=list)
     pace: float | None = None  # epochs per minute; None where too few have ended to tell, and where nothing is at work
     seconds_left: float | None = None  # at this pace
+    away: str = ""  # a sentence, where the study database does not answer: the searches are those last seen
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def snapshot(folder: Path) -> Snapshot:
     plan = read_plan(folder)
     rules = plan.study.search
     step, since = _step(folder)
-    searches = read_progress(folder / "optuna.db", plan)
+    searches, away = _searches(folder, plan)
     runs = [_look(p.parent) for p in sorted(folder.glob("runs/**/run.json"))]
     fresh = Fresh.of(plan, searches)
     confirming = [r for r in runs if r.confirms and fresh.wants(r.labels)]
@@ -101,7 +105,22 @@ def snapshot(folder: Path) -> Snapshot:
         failures=_failures(runs, searches),
         pace=pace,
         seconds_left=left / pace * 60 if pace else None,
+        away=away,
     )
+
+
+_last_seen: dict[Path, dict[str, dict[str, Any]]] = {}
+
+
+def _searches(folder: Path, plan: Plan) -> tuple[dict[str, dict[str, Any]], str]:
+    """How far they are; while their database is away, what was last seen of them, and a sentence."""
+    try:
+        _last_seen[folder] = read_progress(study_database.of(folder), plan)
+        return _last_seen[folder], ""
+    except DatabaseAway as e:
+        summary = folder / "summary.json"
+        kept = read_json(summary)["searches"] if summary.exists() else {}
+        return _last_seen.get(folder, kept), str(e)
 
 
 def _pace(runs: list[_Seen], since: float) -> float | None:
@@ -236,7 +255,7 @@ def replay_command(run: Path) -> str:
 
 def dashboard_line(folder: Path) -> str:
     """The command that opens a study's searches in Optuna's own dashboard, which has to be installed for it."""
-    return f"optuna-dashboard {shlex.quote(f'sqlite:///{folder.absolute()}/optuna.db')}  # pip install optuna-dashboard"
+    return f"{study_database.dashboard(study_database.of(folder))}  # pip install optuna-dashboard"
 
 
 def name_of(labels: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Where everything of a user lives: one folder.
 
 data/<dataset>-<id>/     packed datasets; raw/<dataset>-<id>/ rendered phantoms
-studies/<study>/         study.json, optuna.db, runs/, summary.json, report/; studies/<study>.lock while one is at work on it
+studies/<study>/         study.json, optuna.db (or storage.json), runs/, summary.json, report/; studies/<study>.lock while one is at work on it
 mlflow.db, mlruns/       the tracking store, unless a server is used
 """
 

@@ -22,6 +22,7 @@ from marginlab.plan import Plan
 from marginlab.runs import RunFolder
 from marginlab.search import read_progress
 from marginlab.study import Study
+from marginlab.study_database import Sqlite
 from tests.cluster import studies
 
 
@@ -222,7 +223,7 @@ def test_a_database_that_is_being_made_shows_no_search_yet(tmp_path: Path) -> No
     plan = Plan(studies.killed, {"oai": "f00"})
     database = tmp_path / "optuna.db"
     database.touch()
-    assert read_progress(database, plan) == {}
+    assert read_progress(Sqlite(database), plan) == {}
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE studies (study_id INTEGER)")
-    assert read_progress(database, plan) == {}
+    assert read_progress(Sqlite(database), plan) == {}

@@ -8,19 +8,24 @@ from typing import Any, TypeVar
 
 import ray
 from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from marginlab import stopping
+from marginlab import stopping, study_database
 from marginlab.cluster.session import NAMESPACE
 from marginlab.declaration import read_plan
 from marginlab.files import patiently
+from marginlab.postgres import DatabaseAway
+from marginlab.postgres_schema import DatabaseHeld
 from marginlab.runs import Recorder, RunFolder
 from marginlab.search import FINISHED, Book, Ticket
 from marginlab.stopwatch import Stopwatch
+from marginlab.study_database import StudyDatabase
 from marginlab.values import InputError
 
 HEAD = {"node:__internal_head__": 0.001}  # pins an actor to the head node and costs no CPU
-REFUSALS = (StorageInternalError, SQLAlchemyError, OSError)  # of a storage that is locked or cannot be written
+# Of a storage that is away, is locked or cannot be written.
+REFUSALS = (StorageInternalError, SQLAlchemyError, OSError, DatabaseAway, DatabaseHeld)
 T = TypeVar("T")
 
 
@@ -31,11 +36,17 @@ def cannot_go_on(reason: str) -> str:
 class Registrar:
     """:class:`marginlab.search.Book` behind Ray. Restarted by Ray, it finds its trials in the storage.
 
-    It waits for a storage that is locked or cannot be written for a while, and whoever asked waits with it.
+    It waits for a storage that is away, is locked or cannot be written for a while, and whoever asked waits with it.
+
+    Args:
+        session: tokens of trials begin with it.
+        database: where the searches are, with the password that this process's own environment may not have.
     """
 
-    def __init__(self, study_folder: str, session: str) -> None:
+    def __init__(self, study_folder: str, session: str, database: StudyDatabase | None = None) -> None:
         self.folder, self.session = Path(study_folder), session
+        self.database = database or study_database.of(self.folder)
+        self.storage: RDBStorage | None = None
         self.halted = ""  # why the study cannot go on
         self.plan = read_plan(self.folder)
         self.watch = Stopwatch(self.folder / "search_seconds.json")
@@ -51,7 +62,11 @@ class Registrar:
                 self.watch.keep(now=True)  # what is over stays over
             return over
 
-        return Book(self.plan, f"sqlite:///{self.folder / 'optuna.db'}", self.session, late)
+        if self.storage is not None:
+            self.storage.engine.dispose()  # or its connection would keep the new one out
+            self.storage = None
+        self.storage = self.database.storage()
+        return Book(self.plan, self.storage, self.session, late)
 
     def _patiently(self, do: Callable[[], T]) -> T:
         """What the storage refuses is begun again on a book read anew from it: as after a crash, nothing is done twice."""
@@ -155,7 +170,8 @@ def start(study_folder: Path, name: str, session: str) -> Any:
         max_concurrency=1,
         get_if_exists=True,
     )
-    return actor.remote(str(study_folder), session)
+    # The password travels as an argument, which Ray shows nobody, and not as a variable of its runtime environment, which it does.
+    return actor.remote(str(study_folder), session, study_database.of(study_folder))
 
 
 def find(name: str) -> Any:
