@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 T = TypeVar("T")
+BUCKET = 2**25  # bytes of gradients that go to the other ranks together
 
 
 def is_distributed() -> bool:
@@ -109,6 +110,28 @@ def broadcast_gradients(parameters: Iterable[Tensor], source: int = 0) -> None:
         for parameter in parameters:
             if parameter.grad is not None:
                 dist.broadcast(parameter.grad, source)
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Give every rank the mean of the ranks' gradients, as DistributedDataParallel does during ``backward``."""
+    if not is_distributed():
+        return
+    waiting: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            bucket = waiting.setdefault(parameter.grad.dtype, [])
+            bucket.append(parameter.grad)
+            if sum(g.nbytes for g in bucket) >= BUCKET:
+                _average(waiting.pop(parameter.grad.dtype))
+    for bucket in waiting.values():
+        _average(bucket)
+
+
+def _average(gradients: list[Tensor]) -> None:
+    flat = torch.cat([g.flatten() for g in gradients]) / world()
+    dist.all_reduce(flat)
+    for g, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        g.copy_(mean.view(g.shape))
 
 
 def barrier() -> None:

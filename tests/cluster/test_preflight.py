@@ -2,6 +2,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from torch import nn
 
 from marginlab.augment import Augment
 from marginlab.cluster.machines import Machines
@@ -9,12 +10,26 @@ from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher, 
 from marginlab.networks import ResNet18
 from marginlab.study import Arm, Confirmation, Dataset, Resources, Search, Study
 from marginlab.training import Training
-from marginlab.values import InputError
+from marginlab.values import InputError, value
 
 SMALL = Training(augment=Augment(crop=64), batch_size=32)
 
 
 ONE = Resources()
+
+
+class Uncuttable(nn.Module):
+    """Too many batch normalisations, and nothing says in which order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(1) for _ in range(13))
+
+
+@value
+class Uncut:
+    def build(self, channels: int) -> nn.Module:
+        return Uncuttable()
 
 
 def a_study(training: Training = SMALL, search: Resources = ONE, confirmation: Resources = ONE, **more: Any) -> Study:
@@ -64,9 +79,9 @@ def a_study(training: Training = SMALL, search: Resources = ONE, confirmation: R
             "would normalise differently",
         ),
         (
-            a_study(dataclasses.replace(SMALL, network=ResNet18()), confirmation=Resources(chunk=8)),
+            a_study(dataclasses.replace(SMALL, network=Uncut()), confirmation=Resources(chunk=8)),
             Machines.one(4),
-            r"Arm 'a', Confirmation.resources.chunk=8: .* normalises by the batch .BatchNorm2d.",
+            r"Arm 'a', Confirmation.resources.chunk=8: .* its Uncuttable has 13 batch normalisations",
         ),
     ],
 )
@@ -82,7 +97,9 @@ def test_what_can_run_is_not() -> None:
     preflight(a_study(network, confirmation=Resources(workers=2), mixed_normalisation=True), Machines.one(2))
     preflight(a_study(network, confirmation=Resources(workers=2)), Machines.one(2, 2))
     preflight(a_study(search=Resources(chunk=8), confirmation=Resources(workers=2, chunk=8)), Machines.one(2))
-    preflight(a_study(network, search=Resources(chunk=32)), Machines.one(2))  # a batch in one piece
+    preflight(a_study(network, search=Resources(chunk=8)), Machines.one(2))
+    uncut = dataclasses.replace(SMALL, network=Uncut())
+    preflight(a_study(uncut, search=Resources(chunk=32)), Machines.one(2))  # a batch in one piece
 
 
 def test_automatic_choices() -> None:

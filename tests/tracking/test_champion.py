@@ -13,9 +13,9 @@ import torch
 
 from marginlab.data.packed import PackedDataset
 from marginlab.matching.model import opened
+from marginlab.precision import forward
 from marginlab.runs import RunFolder
 from marginlab.tracking import Tracker, champion, connect
-from marginlab.training import forward
 from marginlab.values import InputError, to_json
 
 

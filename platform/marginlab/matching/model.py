@@ -26,8 +26,8 @@ from marginlab.data.packed import PackedDataset
 from marginlab.matching.impostors import Rates
 from marginlab.networks import build_seeded
 from marginlab.networks.weights import unweighted
+from marginlab.precision import forward
 from marginlab.stored import Stored, visits
-from marginlab.training import forward
 from marginlab.values import InputError, from_json
 
 if TYPE_CHECKING:

@@ -94,7 +94,11 @@ class TwoViews(nn.Module):
 
     def halves(self, images: Tensor) -> Tensor:
         """[B, 2, D / 2], before the normalisation."""
-        return torch.stack([self.head(self.pool(y)) for y in self.attention(*self.views(images))], dim=1)
+        return self.described(*self.views(images))
+
+    def described(self, original: Tensor, views: dict[str, Tensor]) -> Tensor:
+        """Feature maps to [B, 2, D / 2]."""
+        return torch.stack([self.head(self.pool(y)) for y in self.attention(original, views)], dim=1)
 
     def features(self, images: Tensor) -> Tensor:
         return self.halves(images).flatten(1)
@@ -102,6 +106,30 @@ class TwoViews(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.finish(self.features(images))
         return out
+
+    def chain(self) -> list[nn.Module]:
+        """``forward``, one after the other, for :func:`marginlab.networks.parts.cut`; views lie beside their image here."""
+        return [*([_Views()] if self.mirrored else []), self.maps, _Described(self), self.finish]
+
+
+class _Views(nn.Module):
+    """Images [B, c, H, W] to [3 B, c, H, W]: an image, its left-right and its up-down mirror image, the next image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([images, *(images.flip(a) for a in MIRRORS.values())], dim=1).flatten(0, 1)
+
+
+class _Described(nn.Module):
+    """Feature maps [B, C, h, w], or [3 B, C, h, w] as of :class:`_Views`, to [B, D]."""
+
+    def __init__(self, network: TwoViews) -> None:
+        super().__init__()
+        self.mirrored, self.described = network.mirrored, network.described
+        self.inside = nn.ModuleList([network.attention, network.pool, network.head])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        original, *views = (maps[i::3] for i in range(3)) if self.mirrored else [maps] * 3
+        return self.described(original, dict(zip(MIRRORS, views, strict=True))).flatten(1)
 
 
 @value

@@ -46,6 +46,10 @@ class _Pooled(nn.Module):
         out: Tensor = self.finish(self.features(images))
         return out
 
+    def chain(self) -> list[nn.Module]:
+        """``forward``, one after the other, for :func:`marginlab.networks.parts.cut`."""
+        return [self.maps, self.pool, self.head, self.finish]
+
 
 @value
 class GemPooling:
