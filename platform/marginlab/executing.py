@@ -34,6 +34,7 @@ def execute(
     stop: Callable[[], bool] = never,
     cache: str = "auto",
     chunk: int | None = None,
+    pace: float = 0.0,
 ) -> dict[str, Any] | None:
     """Train the run of a folder, or go on with it; a finished one is left as it is. All ranks call it together.
 
@@ -44,6 +45,7 @@ def execute(
         open_test: embed and score the test split with the best network (``plan.OPENS_TEST`` alone).
         stop: asked on rank 0 before the first epoch and after every one: was the study asked to stop?
         cache, chunk: as ``fit`` has them.
+        pace: as ``Curves.replay`` has it.
 
     Returns:
         The content of ``result.json`` on rank 0, ``None`` on the others.
@@ -87,7 +89,7 @@ def execute(
     try:
         if distributed.broadcast_flag(go_on):
             if isinstance(dataset, Curves):
-                dataset.replay(folder.run, folder.labels, report, resume)
+                dataset.replay(folder.run, folder.labels, report, resume, pace)
             else:
                 data = dataset.fold(folder.run.fold)
                 fit(folder.run, data, report, resume=resume, device=device, cache=cache, chunk=chunk)

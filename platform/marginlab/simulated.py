@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -35,7 +36,7 @@ COLUMNS = {
     "runs": ("id", "kind", "dataset", "arm", "params", "state", "phantom"),
     "epochs": ("id", "epoch"),
 }
-_OWN = "time/checkpoint_s"  # the run that replays writes checkpoints itself
+_OWN = ("time/checkpoint_s", "time/images_per_s")  # the run that replays writes checkpoints itself; the other is no time
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,14 @@ class Curves:
         labels: dict[str, Any],
         report: Callable[[int, dict[str, float], Replayed], bool],
         resume: dict[str, Tensor] | None,
+        pace: float = 0.0,
     ) -> None:
         """``training.fit`` without training: a report per epoch from the first one that is not there.
 
         Args:
             labels: of the run folder: the arm and the parameters.
             resume: as ``fit`` has it.
+            pace: so many of the recorded seconds are waited for each.
         """
         recorded = self._arms.get((labels["dataset"], labels["arm"]))
         if recorded is None:
@@ -174,6 +177,7 @@ class Curves:
                 _unknown(f"epoch {epoch}")
             row = dict(zip(self.figures, curve[epoch].tolist(), strict=True))
             row = {k: _bounded(k, v) for k, v in row.items() if np.isfinite(v)}
+            time.sleep(pace * sum(v for k, v in row.items() if k.startswith("time/")))
             go_on = report(epoch, row, Replayed(epoch)) if distributed.rank() == 0 else True
             if not distributed.broadcast_flag(go_on):
                 return
@@ -210,7 +214,7 @@ def _opened(folder: Path, written: tuple[int, ...]) -> Curves:
     if runs.is_empty():
         raise InputError(f"{folder / FILES[0]} has no complete trial: there is nothing to replay.")
     epochs = frames["epochs"].filter(pl.col("id").is_in(runs["id"].implode()))
-    replayed = [c for c in epochs.columns if c.startswith(("val/", "time/")) and c != _OWN]
+    replayed = [c for c in epochs.columns if c.startswith(("val/", "time/")) and c not in _OWN]
     return Curves(folder, f"curves-{digest.hexdigest()[:16]}", runs, epochs.select("id", "epoch", *sorted(replayed)))
 
 

@@ -69,9 +69,11 @@ class Resources:
     launcher: str = "auto"  # "inline" in the trial's own process, "train" as a Ray Train worker group
     cache: str = later(default="auto")  # where pixels wait for a GPU: "device", "host" or "auto" (data/feeding.py)
     chunk: int | None = later(default=None)  # images of a worker in the network at once; None: its share of the batch
+    pace: float = later(default=0.0)  # a simulated run waits so many of the seconds that were recorded
 
     def check(self) -> None:
         _at_least(self, 1, "workers")
+        _at_least(self, 0, "pace")
         check_cache("Resources.cache", self.cache)
         check_chunk("Resources.chunk", self.chunk)
         if self.cpus <= 0:
@@ -87,7 +89,7 @@ class Resources:
 
     def input(self) -> dict[str, Any]:
         """What ``fit`` is told of it."""
-        return {"cache": self.cache, "chunk": self.chunk}
+        return {"cache": self.cache, "chunk": self.chunk, "pace": self.pace}
 
 
 @value
