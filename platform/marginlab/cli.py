@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from marginlab import cli_data, cli_models, cli_replay
+from marginlab import cli_data, cli_doctor, cli_jobs, cli_models, cli_replay
 from marginlab.shell import HERE, WorkspaceOption, console, errors, say_next
 from marginlab.values import InputError
 
@@ -125,10 +125,11 @@ def run(
 ) -> None:
     """Do a whole study: prepare, search, confirm, record, answer. Run again, it carries on where it was.
 
-    Ctrl-C lets the epochs in progress end and stops; twice stops at once. Nothing that was finished is lost by either.
+    Ctrl-C, or SIGTERM, lets the epochs in progress end and stops; twice stops at once. Nothing that was finished is lost.
     """
     from marginlab.declaration import load_study
     from marginlab.drawing import TRAINING, Watch
+    from marginlab.progress import publisher
     from marginlab.report import print_answer
     from marginlab.results import Results
     from marginlab.running import run_study
@@ -141,7 +142,10 @@ def run(
     console.print(f"[bold]{loaded.name}[/] {loaded.question}", highlight=False)
     try:
         folder = space.study(loaded.name)
-        with Watch(console, folder) as watch, gracefully(folder, lambda: watch.doing in TRAINING, watch.trouble):
+        with (
+            Watch(console, folder, publisher()) as watch,
+            gracefully(folder, lambda: watch.doing in TRAINING, watch.trouble),
+        ):
             outcome = run_study(
                 loaded,
                 space,
@@ -176,11 +180,18 @@ def status(
     follow: Annotated[
         bool, typer.Option("--follow", help="Keep looking until the study ends or stops; Ctrl-C leaves it alone.")
     ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Jobs of this cluster instead, such as http://head:8265: all, or one (JOB_OR_STUDY)."),
+    ] = None,
 ) -> None:
     """How far a study is: per search the best so far and its trials; what is at work, the pace, what is left, what failed.
 
     From any terminal, while it runs and after. What failed is listed with the command that reproduces it.
     """
+    if address is not None:
+        cli_jobs.status(study, address, follow)
+        return
     from marginlab import study_database
     from marginlab.drawing import follow as keep_looking
     from marginlab.drawing import status_view
@@ -201,6 +212,15 @@ def status(
         say_next(f"marginlab run STUDY.py --workspace {workspace} carries on where it stopped")
     else:
         say_next(f"marginlab status {shot.study} --follow --workspace {workspace}")
+
+
+_ON = "--address http://head:8265"
+app.command(epilog=f"Example:  marginlab submit studies/automargin_vs_fixed.py {_ON} --workspace /shared/marginlab")(
+    cli_jobs.submit
+)
+app.command(epilog=f"Example:  marginlab logs automargin-vs-fixed-1 {_ON} --follow")(cli_jobs.logs)
+app.command(epilog=f"Example:  marginlab stop automargin-vs-fixed-1 {_ON}")(cli_jobs.stop)
+app.command(epilog=f"Example:  marginlab resume automargin-vs-fixed-1 {_ON}")(cli_jobs.resume)
 
 
 @app.command(epilog="Example:  marginlab compare automargin-demo")
@@ -341,6 +361,9 @@ def ui(
     os.execvpe(argv[0], argv, env)
 
 
+app.command(epilog="Example:  marginlab doctor studies/demo.py --address head:6379 --workspace /shared/marginlab")(
+    cli_doctor.doctor
+)
 app.command(epilog="Example:  marginlab embed models:/automargin-demo-oai@champion /data/new --out embeddings.parquet")(
     cli_models.embed
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -14,6 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from marginlab.progress import Progress, Publish
 from marginlab.watching import ENDED, Failure, Snapshot, by_reason, replay_command, snapshot
 
 SAYS = {
@@ -133,11 +134,18 @@ def follow(console: Console, folder: Path) -> Snapshot:
     return shot
 
 
-class Watch:
-    """Draws a study's progress from a thread of its own while the main thread does it."""
+def progress_view(progress: Progress, spinner: Spinner) -> RenderableType:
+    """What is being done, below the state of the study where epochs are in progress."""
+    head = Table.grid(padding=(0, 1))
+    head.add_row(spinner, f"{progress.doing} {progress.seconds:.0f} s", Text(progress.detail, style="dim"))
+    return head if progress.shot is None else Group(status_view(progress.shot), head)
 
-    def __init__(self, console: Console, folder: Path) -> None:
-        self.console, self.folder = console, folder
+
+class Watch:
+    """Draws a study's progress from a thread of its own while the main thread does it; ``publish`` takes it elsewhere, too."""
+
+    def __init__(self, console: Console, folder: Path, publish: Publish | None = None) -> None:
+        self.console, self.folder, self.publish = console, folder, publish
         self.doing = ""
         self.shot: Snapshot | None = None
         self._spinner = Spinner("dots")
@@ -157,6 +165,9 @@ class Watch:
         self._thread.join()
         if self.console.is_terminal:
             self._live.stop()
+        if self.publish is not None:
+            with suppress(Exception):  # a study that never began has no folder
+                self.publish(Progress("", "", 0.0, snapshot(self.folder)))
 
     def step(self, name: str) -> None:
         now = time.monotonic()
@@ -178,25 +189,30 @@ class Watch:
     def trouble(self, sentence: str) -> None:
         self.console.print(f"[yellow]![/] {sentence}", highlight=False)
 
+    def now(self) -> Progress:
+        return Progress(self.doing, self._detail, time.monotonic() - self._step_began, self.shot)
+
     def _view(self) -> RenderableType:
-        head = Table.grid(padding=(0, 1))
-        elapsed = time.monotonic() - self._step_began
-        head.add_row(self._spinner, f"{self.doing} {elapsed:.0f} s", Text(self._detail, style="dim"))
-        if self.shot is None:
-            return head
-        return Group(status_view(self.shot), head)
+        return progress_view(self.now(), self._spinner)
 
     def _loop(self) -> None:
         said = time.monotonic()
         while not self._over.wait(LOOK_PERIOD_S):
-            if self.doing not in TRAINING:
-                self.shot = None
-                continue
-            self._detail = ""
-            try:
-                self.shot = snapshot(self.folder)
-            except Exception:
-                continue  # a file or the database is being written at this moment; the next look finds it
-            if not self.console.is_terminal and time.monotonic() - said > LINE_PERIOD_S:
+            looked = self._look()
+            if self.publish is not None:
+                self.publish(self.now())
+            if looked and self.shot and not self.console.is_terminal and time.monotonic() - said > LINE_PERIOD_S:
                 said = time.monotonic()
                 self.console.print(one_line(self.shot), highlight=False, soft_wrap=True)
+
+    def _look(self) -> bool:
+        """False where there is nothing new to be seen."""
+        if self.doing not in TRAINING:
+            self.shot = None
+            return False
+        self._detail = ""
+        try:
+            self.shot = snapshot(self.folder)
+        except Exception:
+            return False  # a file or the database is being written at this moment; the next look finds it
+        return True

@@ -5,13 +5,16 @@ The wish is a file in the study's folder. Whoever trains sees the folder, on any
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 WISH = "stop"  # the file's name
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
@@ -32,12 +35,19 @@ def clear(study_folder: Path) -> None:
 
 @contextmanager
 def gracefully(study_folder: Path, training: Callable[[], bool], say: Callable[[str], None]) -> Iterator[None]:
-    """For the length of the block the first Ctrl-C asks the study to stop, the second one stops it at once.
+    """For the length of the block the first Ctrl-C or SIGTERM asks the study to stop, the second one stops it at once.
 
-    ``training``: whether epochs are in progress; while none are, the first one stops at once. Main thread only.
+    SIGTERM is how schedulers, and Ray for its jobs, ask a process to end. ``training``: whether epochs are in progress; while
+    none are, the first one stops at once. Main thread only.
     """
 
+    me = os.getpid()
+
     def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != me:  # a forked child that inherited this: the signal is for it alone
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         if not training() or asked(study_folder):
             raise KeyboardInterrupt
         try:
@@ -48,8 +58,20 @@ def gracefully(study_folder: Path, training: Callable[[], bool], say: Callable[[
             "Stopping: the epochs in progress end first. Once more (Ctrl-C) stops at once, and loses those epochs alone."
         )
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What the block installs for SIGTERM gives way to a handler of Python's that was there before."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

@@ -11,6 +11,7 @@ from typing import Any
 import marginlab
 from marginlab.cluster import ENVIRONMENT
 from marginlab.cluster.machines import Machines
+from marginlab.stopping import handlers_kept
 from marginlab.values import InputError
 
 NAMESPACE = "marginlab"
@@ -39,7 +40,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     if address and address.startswith("ray://"):
         raise InputError(
             f"{address} is a Ray Client address, over which a study would depend on this machine. Submit it instead: "
-            "ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/study.py STUDY.py"
+            "marginlab submit STUDY.py --address http://HEAD:8265 --workspace FOLDER"
         )
     source = str(Path(marginlab.__file__).parents[1])
     path = os.pathsep.join(dict.fromkeys([source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
@@ -56,7 +57,8 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     else:
         options["address"] = address
     try:
-        ray.init(**options)
+        with handlers_kept():
+            ray.init(**options)
     except ConnectionError as e:
         raise InputError(
             f"No Ray cluster answers at {address}: {e}. Start it, or leave --address out to run here."

@@ -1,0 +1,18 @@
+"""Embeddings of new images by a trained network, as a job on a Ray cluster.
+
+    ray job submit --working-dir . --entrypoint-num-gpus 1 -- python jobs/embed.py models:/automargin-demo-oai@champion /data/new \
+        --out /shared/embeddings.parquet --workspace /shared/marginlab
+
+Takes the arguments of `marginlab embed`; all paths are those of the node.
+"""
+
+import sys
+from pathlib import Path
+
+# The code that was submitted, whatever is installed on the nodes.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
+
+from marginlab.job import main
+
+if __name__ == "__main__":
+    main(["embed", *sys.argv[1:]])

@@ -1,0 +1,43 @@
+"""What runs on the cluster when something was submitted: the command line, with the workspace's secrets in its environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from marginlab import credentials
+from marginlab.cli import main as command_line
+from marginlab.package import NOTE, keep
+from marginlab.shell import HERE, errors
+from marginlab.values import InputError
+
+
+def workspace_of(argv: list[str]) -> Path:
+    """The workspace that a command line names."""
+    for i, word in enumerate(argv):
+        name, given, value = word.partition("=")
+        if name in ("--workspace", "-w"):
+            return Path(value) if given else Path(*argv[i + 1 : i + 2])
+    return HERE
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The entry point of jobs: the arguments of ``marginlab``. Variables of the environment win over the file's."""
+    argv = sys.argv[1:] if argv is None else argv
+    workspace = workspace_of(argv)
+    try:
+        secrets = workspace / credentials.FILE
+        if secrets.exists():
+            for name, value in credentials.read(secrets).items():
+                os.environ.setdefault(name, value)
+        if Path(NOTE).exists():
+            keep(Path.cwd(), workspace)
+    except InputError as e:
+        errors.print(f"marginlab: {e}", markup=False, soft_wrap=True)
+        sys.exit(2)
+    command_line(argv)
+
+
+if __name__ == "__main__":
+    main()
