@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ from ray.util import placement_group_table
 
 from marginlab.cli import main
 from marginlab.cost import spent, unit
+from marginlab.data.packed import PackedDataset
+from marginlab.data.page import write_contact_sheet
 from marginlab.declaration import load_study
 from marginlab.files import read_json
 from marginlab.replay import find_data, find_run, replay, summary
@@ -35,17 +38,24 @@ from marginlab.watching import snapshot
 from marginlab.workspace import Workspace
 from tests.cluster import studies
 from tests.renaming import write_renamed
-from tests.searching import holding
+from tests.searching import contents, holding
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 ROOT = Path(__file__).parents[2]
 
 
-def run(study: Study, home: Path) -> tuple[Outcome, list[str], list[str]]:
+def run(
+    study: Study, home: Path, meanwhile: Callable[[str], object] = lambda step: None
+) -> tuple[Outcome, list[str], list[str]]:
     steps: list[str] = []
     troubles: list[str] = []
+
+    def stepped(step: str) -> None:
+        steps.append(step)
+        meanwhile(step)
+
     outcome = run_study(
-        study, Workspace.at(home), on_step=steps.append, progress=lambda *_: None, on_trouble=troubles.append
+        study, Workspace.at(home), on_step=stepped, progress=lambda *_: None, on_trouble=troubles.append
     )
     return outcome, steps, troubles
 
@@ -61,7 +71,8 @@ def secret(home: Path) -> str:
 
 @pytest.fixture(scope="session")
 def inline(ray_here: None, home: Path, secret: str) -> tuple[Outcome, list[str], list[str]]:
-    return run(studies.inline, home)
+    packed = Workspace.at(home).packed(studies.inline.datasets[0])
+    return run(studies.inline, home, lambda s: s == "search" and write_contact_sheet(PackedDataset.open(packed)))
 
 
 @pytest.fixture(scope="session")
@@ -161,6 +172,21 @@ def test_no_identifier_is_in_any_file_of_a_study_nor_in_rays_logs(inline: Any, h
     logs = Path(ray._private.worker._global_node.get_logs_dir_path())
     assert list(logs.glob("worker-*")) and holding([secret], logs) == []
     assert len(holding([secret], private)) == 1 and holding([secret], raw)  # it is there that they are
+
+
+def test_no_page_pixels_or_pseudonyms_of_a_dataset_reach_mlflow(inline: Any, home: Path) -> None:
+    """Pages and contact sheets show people where these are no phantoms; the study's own page is in MLflow."""
+    packed = Workspace.at(home).packed(studies.inline.datasets[0])
+    content = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in packed.iterdir()}
+    assert {"report.html", "contact-sheet.html", "images.npy", "manifest.parquet"} <= content.keys()
+    sent = [p for p in (home / "mlruns").rglob("*") if p.is_file()]
+    assert {"best.safetensors", "test.parquet", "report.html", "MLmodel"} <= {p.name for p in sent}
+    assert {p.name for p in sent} & content.keys() == {"report.html"}
+    assert not {hashlib.sha256(p.read_bytes()).hexdigest() for p in sent} & set(content.values())
+    people = pl.read_parquet(packed / "manifest.parquet")["subject"].unique().to_list()
+    needles = [*people, "Contact sheet of oai", "<title>Dataset oai"]
+    assert holding(needles, home / "mlruns") == [] and holding(needles, packed)
+    assert not any(needle.encode() in text for text in contents(home / "mlflow.db") for needle in needles)
 
 
 def test_the_answer_is_there(inline: Any) -> None:

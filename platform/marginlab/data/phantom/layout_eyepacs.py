@@ -51,8 +51,10 @@ def images_of(phantom: EyePacsPhantom, index: int) -> tuple[bool, int]:
 
 def missing(phantom: EyePacsPhantom, index: int) -> list[bool]:
     """Which of a patient's pictures are not delivered, in the order of ``SIDES``."""
+    if phantom.copy != "cropped":
+        return [False] * len(SIDES)
     rng = generator("eyepacs missing", phantom.version, phantom.seed, index)
-    return [phantom.copy == "cropped" and bool(r < MISSING) for r in rng.random(len(SIDES))]
+    return [bool(r < MISSING) for r in rng.random(len(SIDES))]
 
 
 def _test(phantom: EyePacsPhantom, index: int) -> bool:

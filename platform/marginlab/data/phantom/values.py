@@ -77,9 +77,7 @@ class EyePacsPhantom:
         "images": ("jpeg", "png"),
     }
     subjects: int = 300
-    size: int = (
-        96  # pixels from top to bottom, as written (before borders are cropped); a picture is a third wider than high
-    )
+    size: int = 96  # pixels from top to bottom, borders included; a picture is a third wider than high
     seed: int = 0
     version: int = VERSION
     copy: str = later(default="competition")  # layout_eyepacs.py
