@@ -24,7 +24,7 @@ _OURS = re.compile(r"ml(\d+)[a-z]\w*")
 
 def run(*argv: str, env: Mapping[str, str] | None = None, check: bool = True) -> str:
     """A command's output; AssertionError with all that it said where it fails."""
-    done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=300)
     assert not check or done.returncode == 0, f"{' '.join(argv)}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -105,6 +105,7 @@ def demolish(pid: int | None = None) -> None:
         Host(name, "").kill()
         run("ip", "netns", "del", name, check=False)
     run("ip", "link", "del", f"{prefix}br", check=False)
+    run("umount", f"/tmp/{prefix}/disk", check=False)
     shutil.rmtree(f"/tmp/{prefix}", ignore_errors=True)
 
 

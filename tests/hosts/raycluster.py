@@ -21,6 +21,8 @@ from tests.hosts.netns import Host
 PORT = 6379
 RAY = str(Path(sys.executable).with_name("ray"))
 LIMIT_S = 240.0
+TRIES = 3
+DISK = "100m"
 ROOT = Path(__file__).parents[2]
 # A host that is lost is missed after five seconds, not after fifteen.
 SOON = {
@@ -46,6 +48,9 @@ class RayCluster:
         folder = Path(f"/tmp/ml{os.getpid()}")
         folder.mkdir()
         cluster = cls(folder, hosts[0], hosts[1:], cpus)
+        # Before anything runs on them: what is mounted later, hosts do not see.
+        cluster.disk.mkdir()
+        netns.run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(cluster.disk))
         cluster.env = cluster._environment()
         cluster.raise_head()
         for host in cluster.workers:
@@ -65,6 +70,11 @@ class RayCluster:
         return {**kept, **ENVIRONMENT, **SOON, "RAY_AUTH_MODE": "token", **own}
 
     @property
+    def disk(self) -> Path:
+        """A small disk that all hosts see."""
+        return self.folder / "disk"
+
+    @property
     def address(self) -> str:
         return f"{self.head.address}:{PORT}"
 
@@ -81,7 +91,14 @@ class RayCluster:
     def _ray(self, host: Host, *options: str) -> None:
         fixed = [f"--node-ip-address={host.address}", "--object-store-memory=100000000", "--disable-usage-stats"]
         fixed.append(f"--temp-dir={self.folder / host.namespace}")
-        host.run(RAY, "start", *options, *fixed, env=self.env)
+        for left in reversed(range(TRIES)):  # Ray gives its own start half a minute, which a busy machine may not have
+            try:
+                host.run(RAY, "start", *options, *fixed, env=self.env)
+                return
+            except AssertionError:
+                host.kill()
+                if not left:
+                    raise
 
     def pids(self, title: str, hosts: list[Host] | None = None) -> dict[int, Host]:
         """Ray's processes whose title has these words, by process id, with the host that they run on."""

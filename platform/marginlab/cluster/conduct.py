@@ -6,9 +6,11 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from marginlab import stopping
+from marginlab import faults, stopping
 from marginlab.cluster.machines import Machines
 from marginlab.fresh import Fresh
 from marginlab.plan import Plan
@@ -48,16 +50,21 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
 
     from marginlab.cluster import registrar
     from marginlab.cluster.confirming import confirm
+    from marginlab.cluster.preflight import launcher
+    from marginlab.cluster.reaper import reaping, there
     from marginlab.cluster.searching import search
 
     session = f"{int(time.time())}-{uuid.uuid4().hex[:6]}"
     name = f"registrar-{plan.study.name}-{session}"
     storage = folder / "ray"
+    say, theirs = partial(faults.note, folder), there()
     actor = registrar.start(folder, name, session)
     ray.get(actor.over.remote())  # it has made the database before anybody looks into it
     step("search")
     most = len(plan.searches()) * plan.study.search.epochs_budget
-    search(plan.study.search, folder, actor, name, session, packed, storage, machines, most)
+    nested = launcher(plan.study.search.resources, machines) == "train"
+    with reaping(theirs, say) if nested else nullcontext():
+        search(plan.study.search, folder, actor, name, session, packed, storage, machines, most)
     if stopping.asked(folder):
         raise Stopped
     if trouble := ray.get(actor.trouble.remote()):
@@ -68,7 +75,8 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
     if all(params is None for params in fresh.winners.values()):
         raise InputError("No trial of any search was completed: marginlab status names the reasons.")
     step("confirmation")
-    confirm(plan.study.confirmation, fresh.tasks(), folder, packed, storage, machines, session)
+    with reaping(theirs, say):
+        confirm(plan.study.confirmation, fresh.tasks(), folder, packed, storage, machines, session)
     if stopping.asked(folder):
         raise Stopped
     ray.kill(actor)
