@@ -19,6 +19,7 @@ from marginlab.postgres import DatabaseAway
 from marginlab.postgres_schema import DatabaseHeld
 from marginlab.runs import Recorder, RunFolder
 from marginlab.search import FINISHED, Book, Ticket
+from marginlab.sole_writer import SoleWriter
 from marginlab.stopwatch import Stopwatch
 from marginlab.study_database import StudyDatabase
 from marginlab.values import InputError
@@ -66,7 +67,7 @@ class Registrar:
             self.storage.engine.dispose()  # or its connection would keep the new one out
             self.storage = None
         self.storage = self.database.storage()
-        return Book(self.plan, self.storage, self.session, late)
+        return Book(self.plan, SoleWriter(self.storage), self.session, late)
 
     def _patiently(self, do: Callable[[], T]) -> T:
         """What the storage refuses is begun again on a book read anew from it: as after a crash, nothing is done twice."""
