@@ -109,6 +109,19 @@ def test_between_recorded_configurations_the_nearest_weigh_most(curves: Curves) 
     assert abs(last[-1] - beyond[-1]) < 0.05  # nothing is extrapolated
 
 
+def test_a_lucky_single_run_does_not_count_where_others_were_trained_again(tmp_path: Path) -> None:
+    folder = record(tmp_path / "curves")
+    plain = values(replayed(Curves.open(folder), {"margin.epsilon": 0.3}))
+    for name, lucky in (
+        ("runs", {"id": "z", "params": '{"margin.epsilon": 0.3}'}),
+        ("epochs", {"id": "z", "val/map": 0.9}),
+    ):
+        frame = pl.read_parquet(folder / f"{name}.parquet")
+        first = frame.filter(pl.col("id") == "0-0").with_columns(**{k: pl.lit(v) for k, v in lucky.items()})
+        pl.concat([frame, first]).write_parquet(folder / f"{name}.parquet")
+    assert np.array_equal(plain, values(replayed(Curves.open(folder), {"margin.epsilon": 0.3})))
+
+
 def test_figures_and_seconds_are_replayed_and_no_others(curves: Curves) -> None:
     rows = replayed(curves, {"margin.epsilon": 0.2})
     assert [epoch for epoch, _ in rows] == [0, 1, 2, 3]

@@ -8,7 +8,8 @@ with them test figures and champions.
 Between the recorded configurations the curve is interpolated: of the 2 ** n nearest ones (n searched numbers, each scaled by its
 recorded range), weighted by the inverse of the squared distance; what is searched and no number has to be equal. To this is added
 what one recorded run of those differed from the mean of its configuration by, drawn by the run's seed: the noise between seeds.
-Folds are not told apart. The seconds of the epochs are replayed with the figures: they are what training would have taken.
+Folds are not told apart; configurations that were trained once are left out where others were trained again. The seconds of the
+epochs are replayed with the figures: they are what training would have taken.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ COLUMNS = {
     "runs": ("id", "kind", "dataset", "arm", "params", "state", "phantom"),
     "epochs": ("id", "epoch"),
 }
-_OWN = ("time/checkpoint_s", "time/images_per_s")  # the run that replays writes checkpoints itself; the other is no time
+_OWN = (
+    "time/checkpoint_s",
+    "time/images_per_s",
+)  # the run that replays writes checkpoints itself; the other is no time
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,10 @@ def _opened(folder: Path, written: tuple[int, ...]) -> Curves:
 
 
 def _arm(runs: pl.DataFrame, epochs: pl.DataFrame, figures: list[str]) -> _Arm:
-    """Runs that were recorded for longer than others are cut."""
+    """Runs that were recorded for longer than others are cut; configurations trained once are left out where others were
+    trained again, because what luck gave them would count as theirs."""
+    again = runs.filter(pl.len().over("params") > 1)
+    runs = again if len(again) else runs
     by_run = {
         part["id"][0]: part.sort("epoch").select(figures).to_numpy()
         for part in epochs.filter(pl.col("id").is_in(runs["id"].implode())).partition_by("id")
