@@ -159,7 +159,8 @@ def _ended(jobs: Jobs, job: Job) -> int:
         console.print(f"{job.id} was stopped. What was finished is kept.", highlight=False)
     else:
         console.print(f"[red]{job.id} failed[/]: {escape(ended(job))}.", highlight=False, soft_wrap=True)
-    say_next(f"marginlab resume {job.id} --address {jobs.address} carries on where it was")
+    again = f"marginlab resume {job.id} --address {jobs.address}" if job.record else "the same ray job submit again"
+    say_next(f"{again} carries on where it was")
     return 130 if job.state == "STOPPED" else 1
 
 
@@ -207,9 +208,10 @@ def stop(
     if job.over:
         raise InputError(f"{job.id} is over already ({job.state.lower()}): there is nothing to stop.")
     jobs.stop(job, now)
-    console.print(
-        f"{job.id}: asked to stop{' at once' if now else '; the epochs in progress end first'}.", highlight=False
-    )
+    how = " at once" if now else "; the epochs in progress end first"
+    if job.state == "PENDING":
+        how = ". It has not begun: it ends when it does, or leaves the queue by itself after 15 minutes"
+    console.print(f"{job.id}: asked to stop{how}.", highlight=False, soft_wrap=True)
     say_next(f"marginlab status {job.id} --follow --address {jobs.address}")
 
 

@@ -167,6 +167,8 @@ def _since(job: Job) -> str:
 
 def ended(job: Job) -> str:
     """Why a job that did not end well ended."""
+    if job.exit_code == 130:
+        return "it was asked to stop, and has: what was finished is kept"
     if job.exit_code is not None and job.exit_code < 0:
         return f"its process was killed (signal {-job.exit_code})"
     if job.exit_code is not None and job.exit_code > 128:
