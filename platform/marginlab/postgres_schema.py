@@ -10,14 +10,14 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from marginlab.files import PATIENCE_S
 from marginlab.postgres import Address, DatabaseAway, away, need_driver, reason_of
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
     from sqlalchemy import Connection
 
 CONNECT_S = 5  # libpq's limit per attempt and address
@@ -40,6 +40,22 @@ WAITS = f"Training waits for up to {PATIENCE_S / 60:.0f} minutes and goes on by 
 
 class DatabaseHeld(RuntimeError):
     """Another process is at work on the same searches."""
+
+
+class _Once(RDBStorage):
+    """Optuna tries up to five times to make a trial. Where it was made and only the answer was lost, there would be two of them."""
+
+    _tried = False
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        self._tried = False
+        return super()._create_new_trial(study_id, template_trial)
+
+    def _get_prepared_new_trial(self, *args: Any) -> Any:
+        if self._tried:
+            raise ConnectionError("The connection to the study database broke while a trial was made")
+        self._tried = True
+        return super()._get_prepared_new_trial(*args)
 
 
 @dataclass(frozen=True)
@@ -189,7 +205,7 @@ class Postgres:
 
     def _storage(self, skip: bool = False, **pool: Any) -> RDBStorage:
         need_driver()
-        return optuna.storages.RDBStorage(
+        return _Once(
             self.address.url().render_as_string(),
             engine_kwargs={"connect_args": self._arguments(), "pool_pre_ping": True, **pool},
             skip_compatibility_check=skip,

@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import optuna
 import ray
 
+from marginlab import study_database
 from marginlab.files import read_json, read_lines
 from marginlab.running import Outcome, run_study
 from marginlab.runs import RunFolder
@@ -119,12 +119,13 @@ def step(folder: Path) -> str:
 
 def story(folder: Path) -> dict[str, Any]:
     """All that a study found: its trials, every run's rows, result and weights without the clock, and the final table."""
-    storage = optuna.storages.get_storage(f"sqlite:///{folder / 'optuna.db'}")
-    trials = [
-        (s.study_name, t.number, t.state, t.value, t.params, t.intermediate_values, t.user_attrs["modelled"])
-        for s in storage.get_all_studies()
-        for t in storage.get_all_trials(s._study_id)
-    ]
+    with study_database.of(folder).reading() as storage:
+        assert storage is not None
+        trials = [
+            (s.study_name, t.number, t.state, t.value, t.params, t.intermediate_values, t.user_attrs["modelled"])
+            for s in storage.get_all_studies()
+            for t in storage.get_all_trials(s._study_id)
+        ]
     runs: dict[str, Any] = {}
     for path in sorted(folder.glob("runs/**/run.json")):
         run = RunFolder.open(path.parent)

@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from marginlab import files, stopping
+from marginlab import files, stopping, study_database
 from marginlab.cluster.registrar import Registrar
 from marginlab.declaration import declare
 from marginlab.hindrance import hindrance
@@ -32,7 +32,8 @@ def begun(folder: Path, study: Study = studies.killed) -> Path:
 
 
 def trials(folder: Path) -> list[tuple[object, ...]]:
-    found = optuna.load_study(study_name="oai/fixed/r0", storage=f"sqlite:///{folder / 'optuna.db'}").trials
+    with study_database.of(folder).reading() as storage:
+        found = optuna.load_study(study_name="oai/fixed/r0", storage=storage).trials
     return [(t.number, t.state, t.params, t.intermediate_values, t.user_attrs["modelled"]) for t in found]
 
 
