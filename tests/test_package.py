@@ -7,6 +7,7 @@ import pytest
 
 from marginlab import package
 from marginlab.package import collect, keep, kept_at
+from marginlab.running import git_commit
 from marginlab.values import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -83,3 +84,10 @@ def test_a_digest_tells_contents_and_names_apart_and_the_workspace_keeps_each_on
     assert json.loads((kept / package.NOTE).read_text()) == {"digest": first, "commit": "abc+"}
     assert keep(tmp_path / "again", tmp_path / "workspace") == kept == keep(kept, tmp_path / "workspace")
     assert [p.name for p in kept.parent.iterdir()] == [first]
+
+
+def test_a_job_knows_the_commit_that_its_code_was_sent_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert git_commit() is None
+    (tmp_path / package.NOTE).write_text(json.dumps({"digest": "d", "commit": "abc+"}))
+    assert git_commit() == "abc+"

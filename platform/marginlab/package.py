@@ -18,7 +18,7 @@ import marginlab
 from marginlab.values import InputError
 
 LIMIT = 20 * 2**20  # bytes; Ray keeps packages in the memory of the head
-NOTE = "package.json"  # in the package's root: its digest, and the commit that it was made from
+NOTE = "marginlab-package.json"  # in the package's root: its digest, and the commit that it was made from
 _LEFT_OUT = {"build", "dist", "node_modules", "site-packages", "workspace", "mlruns", "venv", "env"}
 _OWN_DATA = (".py", ".html", ".css", ".csv")  # of MarginLab's own package
 

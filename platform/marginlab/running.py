@@ -24,6 +24,7 @@ from marginlab.declaration import declare, refuse_changes
 from marginlab.files import patiently, read_json, write_json
 from marginlab.hindrance import hindrance
 from marginlab.lock import NO_LOCKS, Held, locked
+from marginlab.package import NOTE
 from marginlab.plan import Plan
 from marginlab.postgres import DatabaseAway
 from marginlab.search import read_progress
@@ -337,7 +338,12 @@ def write_summary(folder: Path, plan: Plan, journal: Journal, patient: bool = Tr
 
 
 def git_commit() -> str | None:
-    """The commit of the working folder's repository, with ``+`` where files differ from it; None outside one."""
+    """The commit of the working folder's repository, with ``+`` where files differ from it; None outside one.
+
+    In a job it is that of the repository which the code was sent from.
+    """
+    if (note := Path(NOTE)).exists():
+        return read_json(note)["commit"]  # type: ignore[no-any-return]
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty=+"], capture_output=True, text=True, timeout=10
