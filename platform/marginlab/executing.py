@@ -12,7 +12,7 @@ from marginlab import distributed
 from marginlab.data.packed import PackedDataset
 from marginlab.networks import build_seeded
 from marginlab.retrieval import protocol_scores
-from marginlab.runs import Kept, Recorder, RunFolder, write_embeddings
+from marginlab.runs import Between, Kept, Recorder, RunFolder, write_embeddings
 from marginlab.simulated import Curves
 from marginlab.stopping import Stopped
 from marginlab.training import TrainingFailed, embed, fit
@@ -32,6 +32,7 @@ def execute(
     open_test: bool = False,
     device: torch.device | None = None,
     stop: Callable[[], bool] = never,
+    leaving: Callable[[], bool] = never,
     cache: str = "auto",
     chunk: int | None = None,
     pace: float = 0.0,
@@ -44,6 +45,7 @@ def execute(
         decide: asked on rank 0 after every epoch from the first; a resumed run asks again for the epochs it has.
         open_test: embed and score the test split with the best network (``plan.OPENS_TEST`` alone).
         stop: asked on rank 0 before the first epoch and after every one: was the study asked to stop?
+        leaving: asked on rank 0 between batches: will this machine be taken away? Then the run is kept within its epoch.
         cache, chunk: as ``fit`` has them.
         pace: as ``Curves.replay`` has it.
 
@@ -91,8 +93,8 @@ def execute(
             if isinstance(dataset, Curves):
                 dataset.replay(folder.run, folder.labels, report, resume, pace)
             else:
-                data = dataset.fold(folder.run.fold)
-                fit(folder.run, data, report, resume=resume, device=device, cache=cache, chunk=chunk)
+                data, between = dataset.fold(folder.run.fold), Between(path, leaving)
+                fit(folder.run, data, report, resume=resume, device=device, cache=cache, chunk=chunk, between=between)
     except TrainingFailed as e:
         return recorder.finish("failed", str(e), trained_on=on) if recorder else None
     if distributed.broadcast_flag(stopped):

@@ -204,14 +204,17 @@ class Recorder:
 
 
 class Between:
-    """Keeps a run between two batches (``fit``'s ``between``): now and then, and often while its machine is about to go."""
+    """Keeps a run between two batches (``fit``'s ``between``): now and then; at once when its machine is about to go, and often then."""
 
     def __init__(self, folder: Path, leaving: Callable[[], bool]) -> None:
         """leaving: whether it was announced that this machine will be taken away."""
         self.path, self.leaving, self.since = folder / PARTWAY, leaving, time.monotonic()
+        self.announced = False
 
     def __call__(self, epoch: int, step: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
-        if time.monotonic() < self.since + (LEAVING_S if self.leaving() else PARTWAY_S):
+        before, self.announced = self.announced, self.leaving()
+        now = self.announced and not before
+        if not now and time.monotonic() < self.since + (LEAVING_S if self.announced else PARTWAY_S):
             return
         with suppress(OSError):  # a full disk: the epoch goes on, its end waits for room
             _save(self.path, tensors(), {"epoch": epoch, "step": step}, patient=False)

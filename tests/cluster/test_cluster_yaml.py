@@ -104,4 +104,13 @@ def test_what_is_copied_to_nodes_exists_and_holds_no_data(path: Path) -> None:
     sources = [Path(s) for s in load(path)["file_mounts"].values()]
     inside = [s for s in sources if not str(s).startswith("~")]
     assert inside and all((ROOT / s).exists() for s in inside)
-    assert {str(s) for s in sources} == {"locks", "~/.ray/auth_token"}
+    assert {str(s) for s in sources} == {"locks", "docs/head_services.sh", "~/.ray/auth_token"}
+
+
+@both
+def test_the_heads_services_are_for_the_head_alone(path: Path) -> None:
+    config = load(path)
+    assert config["head_start_ray_commands"][0] == "bash ~/marginlab/head_services.sh /mnt/marginlab"
+    assert not any("head_services" in c for c in config["setup_commands"] + config["worker_start_ray_commands"])
+    script = (ROOT / "docs" / "head_services.sh").read_text()
+    assert re.findall(r"(?:--host|listen_addresses=)[ ]?([\w.]+)", script) == ["127.0.0.1", "127.0.0.1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig,
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from marginlab import distributed, stopping
-from marginlab.executing import Decide, execute
+from marginlab.cluster.leaving import looking, nodes_of_group
+from marginlab.executing import Decide, execute, never
 from marginlab.files import passes, write_text
 from marginlab.plan import OPENS_TEST
 from marginlab.runs import ATTEMPTS, Recorder, RunFolder
@@ -60,11 +62,12 @@ def train_group(
 
 def _worker(config: dict[str, Any]) -> None:
     """On every rank of the group."""
-    device = get_device()
+    device, nodes = get_device(), nodes_of_group()
     for index, path in enumerate(config["folders"]):
         packed = Path(config["packed"][RunFolder.open(Path(path)).run.dataset])
         try:
-            result = run_one(Path(path), packed, decider(config, index), config, device)
+            with looking(nodes) as leaving:
+                result = run_one(Path(path), packed, decider(config, index), config, device, leaving)
         except Stopped:  # on every rank alike
             break
         # The folds of one trial: when the trial ends with one of them, the others are not begun.
@@ -75,7 +78,12 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def run_one(
-    path: Path, packed: Path, decide: Decide, ask: dict[str, Any], device: torch.device
+    path: Path,
+    packed: Path,
+    decide: Decide,
+    ask: dict[str, Any],
+    device: torch.device,
+    leaving: Callable[[], bool] = never,
 ) -> dict[str, Any] | None:
     """``execute``, with a run's own failure kept to that run.
 
@@ -97,6 +105,7 @@ def run_one(
             open_test=opens,
             device=device,
             stop=lambda: stopping.asked(study),
+            leaving=leaving,
             **ask.get("input", {}),
         )
     except Stopped:

@@ -100,12 +100,14 @@ def search(
 def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """In the trial's own, reused process."""
     from marginlab.cluster.group import decider, run_one
+    from marginlab.cluster.leaving import looking, nodes_of_group
 
     ask = {**shared, **config}
     packed = Path(shared["packed"][config["dataset"]])
     try:
         for index, path in enumerate(config["folders"]):
-            result = run_one(Path(path), packed, decider(ask, index), ask, torch.device(shared["device"]))
+            with looking(nodes_of_group()) as leaving:
+                result = run_one(Path(path), packed, decider(ask, index), ask, torch.device(shared["device"]), leaving)
             if result is None or result["state"] != "complete":
                 break
     except Stopped:
