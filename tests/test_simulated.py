@@ -211,3 +211,8 @@ def test_everything_shown_says_that_it_was_simulated(tmp_path: Path) -> None:
     with console.capture() as captured:
         console.print(render(results))
     assert captured.get().count(words.SIMULATED) >= 2
+
+
+def test_what_a_configuration_is_worth_has_no_noise(curves: Curves) -> None:
+    worth = curves.expected("oai", FIXED.name, {"margin.epsilon": 0.2}, "val/map", 3)
+    assert worth == pytest.approx(height(0.2) * (1 - 0.5**3))

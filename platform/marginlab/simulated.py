@@ -69,8 +69,8 @@ class _Arm:
     noise: np.ndarray  # [R, E + 1, M], what a run differs from the mean by, as large as between single runs
     of: np.ndarray  # [R], the configuration of each
 
-    def curve(self, params: dict[str, Any], seed: int) -> np.ndarray | None:
-        """[E + 1, M]; None where what is no number was never recorded so."""
+    def curve(self, params: dict[str, Any], seed: int | None) -> np.ndarray | None:
+        """[E + 1, M]; None where what is no number was never recorded so. Without a seed, what is expected of all."""
         others, numbers = _split(params)
         alike = np.array([all(o.get(k, v) == v for k, v in others.items()) for o in self.others])
         if not alike.any():
@@ -83,6 +83,8 @@ class _Arm:
         near = np.argsort(distance, kind="stable")[: 2 ** len(self.names)]
         weights = 1 / np.maximum(distance[near], 1e-12)
         mean = np.tensordot(weights / weights.sum(), self.means[where[near]], 1)
+        if seed is None:
+            return np.asarray(mean)
         drawn = np.flatnonzero(np.isin(self.of, where[near]))
         noise: np.ndarray = self.noise[drawn[stable_seed("simulated", seed) % len(drawn)]]
         return np.asarray(mean + noise)
@@ -154,6 +156,11 @@ class Curves:
                     f"The curves of arm {arm!r} in {self.folder} end at epoch {recorded.means.shape[1] - 1}, and the study asks for "
                     f"{epochs}: record longer ones, or lower max_epochs and Confirmation.epochs."
                 )
+
+    def expected(self, dataset: str, arm: str, params: dict[str, Any], figure: str, epoch: int) -> float:
+        """What a configuration is worth, which in a simulation can be known; NaN where it was not recorded."""
+        curve = self._arms[dataset, arm].curve(params, None)
+        return float("nan") if curve is None else float(curve[epoch, self.figures.index(figure)])
 
     def replay(
         self,
