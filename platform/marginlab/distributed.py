@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from marginlab.pulse import PULSE
+
 T = TypeVar("T")
 BUCKET = 2**25  # bytes of gradients that go to the other ranks together
 
@@ -39,7 +41,8 @@ class _Gather(torch.autograd.Function):
         ctx.rows = x.shape[0]
         x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(world())]
-        dist.all_gather(parts, x)
+        with PULSE.collective():
+            dist.all_gather(parts, x)
         return torch.cat(parts)
 
     @staticmethod
@@ -48,7 +51,8 @@ class _Gather(torch.autograd.Function):
         # Every rank used my rows, so my gradient is the sum over ranks. An all-reduce and not a reduce-scatter: gloo has
         # no reduce-scatter in every torch release, and [B, D] is small beside the parameters.
         grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
+        with PULSE.collective():
+            dist.all_reduce(grad)
         return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
@@ -56,7 +60,8 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(x)
+        with PULSE.collective():
+            dist.all_reduce(x)
         return x
 
     @staticmethod
@@ -85,7 +90,8 @@ def broadcast_object(x: T, source: int = 0) -> T:
     if not is_distributed():
         return x
     box = [x]
-    dist.broadcast_object_list(box, src=source)
+    with PULSE.collective():
+        dist.broadcast_object_list(box, src=source)
     return box[0]
 
 
@@ -129,7 +135,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 def _average(gradients: list[Tensor]) -> None:
     flat = torch.cat([g.flatten() for g in gradients]) / world()
-    dist.all_reduce(flat)
+    with PULSE.collective():
+        dist.all_reduce(flat)
     for g, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         g.copy_(mean.view(g.shape))
 
@@ -137,4 +144,5 @@ def _average(gradients: list[Tensor]) -> None:
 def barrier() -> None:
     """Wait until every rank is here."""
     if is_distributed():
-        dist.barrier()
+        with PULSE.collective():
+            dist.barrier()

@@ -36,7 +36,7 @@ LINE_PERIOD_S = 10.0  # between lines where the output is no terminal
 PATIENCE = 15  # looks in a row that may fail
 TRIAL_STATES = ("complete", "pruned", "failed", "running")
 BAR = 8  # characters: a usual search's row fits into 80
-AT_WORK, FAILURES = 6, 6  # lines of each; more are summed up
+AT_WORK, FAILURES, MENDED = 6, 6, 3  # lines of each; more are summed up
 
 
 def status_view(shot: Snapshot) -> RenderableType:
@@ -66,6 +66,9 @@ def status_view(shot: Snapshot) -> RenderableType:
     if len(shot.training) > AT_WORK:
         lines.append(Text(f"  and {len(shot.training) - AT_WORK} more at work", style="dim"))
     lines += failure_lines(shot.failures)
+    lines += [Text(f"  mended: {sentence}", style="yellow") for sentence in shot.mended[-MENDED:]]
+    if len(shot.mended) > MENDED:
+        lines.append(Text(f"  and {len(shot.mended) - MENDED} mended before", style="yellow"))
     if shot.away:
         lines.append(Text(f"  {shot.away}", style="yellow"))
     total = f"{shot.epochs_done} of {shot.epochs_total} epochs"

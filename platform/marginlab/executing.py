@@ -11,6 +11,7 @@ import torch
 from marginlab import distributed
 from marginlab.data.packed import PackedDataset
 from marginlab.networks import build_seeded
+from marginlab.pulse import PULSE
 from marginlab.retrieval import protocol_scores
 from marginlab.runs import Between, Kept, Recorder, RunFolder, write_embeddings
 from marginlab.simulated import Curves
@@ -113,4 +114,5 @@ def _open_test(folder: RunFolder, dataset: PackedDataset, device: torch.device) 
     if distributed.rank() != 0:
         return {}
     write_embeddings(folder.path / "embeddings" / "test.parquet", embeddings, subset)
-    return {f"test/{k}": v for k, v in protocol_scores(embeddings, subset).items()}
+    with PULSE.alone():
+        return {f"test/{k}": v for k, v in protocol_scores(embeddings, subset).items()}

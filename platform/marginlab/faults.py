@@ -20,6 +20,9 @@ class Fault:
     host: str  # that noticed it
     what: str  # a sentence
 
+    def __str__(self) -> str:
+        return f"{time.strftime('%d %b %H:%M', time.localtime(self.time))}, seen by {self.host}: {self.what}"
+
 
 def note(study_folder: Path, sentence: str) -> None:
     """Add a sentence. Nothing waits for it: a disk that is full forgets it."""

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from marginlab.pulse import PULSE
+
 PATIENCE_S = 240.0  # for a disk to come back; less than ranks wait for one another
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG)  # what a person can mend
 T = TypeVar("T")
@@ -48,14 +50,15 @@ def passes(e: Exception) -> bool:
 def patiently(do: Callable[[], T], passes: Callable[[Exception], bool] = passes) -> T:
     """Call ``do``, and again while what it raises ``passes``, for at most ``PATIENCE_S``."""
     until, pause = time.monotonic() + PATIENCE_S, 0.1
-    while True:
-        try:
-            return do()
-        except Exception as e:
-            if not passes(e) or time.monotonic() + pause > until:
-                raise
-        time.sleep(pause)
-        pause = min(2 * pause, 5.0)
+    with PULSE.alone():  # other ranks wait along
+        while True:
+            try:
+                return do()
+            except Exception as e:
+                if not passes(e) or time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
 
 
 def write_bytes(path: Path, data: bytes, patient: bool = True) -> None:

@@ -70,10 +70,12 @@ class Resources:
     cache: str = later(default="auto")  # where pixels wait for a GPU: "device", "host" or "auto" (data/feeding.py)
     chunk: int | None = later(default=None)  # images of a worker in the network at once; None: its share of the batch
     pace: float = later(default=0.0)  # a simulated run waits so many of the seconds that were recorded
+    stalled_s: float = later(default=300.0)  # a worker that keeps the others waiting for longer ends their group
 
     def check(self) -> None:
         _at_least(self, 1, "workers")
         _at_least(self, 0, "pace")
+        _at_least(self, 1.0, "stalled_s")
         check_cache("Resources.cache", self.cache)
         check_chunk("Resources.chunk", self.chunk)
         if self.cpus <= 0:

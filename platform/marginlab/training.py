@@ -32,6 +32,7 @@ from marginlab.networks import SmallNetwork, build_seeded
 from marginlab.networks.parts import cut
 from marginlab.partway import Between, Partway
 from marginlab.precision import forward
+from marginlab.pulse import PULSE
 from marginlab.retrieval import validation_scores
 from marginlab.values import InputError, fingerprint, stable_seed, value
 
@@ -262,6 +263,7 @@ class _Trainer:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             feed = self.train_feed.batches(plan[so_far.step :])
             for step in range(so_far.step, len(plan)):
+                PULSE.place = f"epoch {epoch}, step {step + 1} of {len(plan)}"
                 torch.manual_seed(stable_seed(seed, "epoch", epoch, rank, step))  # for networks with dropout
                 with self.clock.step("data"):
                     pixels = next(feed)
@@ -271,6 +273,7 @@ class _Trainer:
                     images = t.augment.train(pixels, draws, self.data.mean, self.data.std)
                     images = images.contiguous(memory_format=self.format)
                 with self.clock.step("forward"):
+                    PULSE.reached()
                     embeddings = self.chunked.embed(images) if self.chunked else forward(self.parallel, images)
                 with self.clock.step("loss"):
                     pairs = Pairs.of(embeddings, labels[step], max_positives=(t.per_identity or t.batch_size) - 1)
@@ -278,6 +281,7 @@ class _Trainer:
                     found = observe(t.margin, pairs, margin)
                     trained, margin = margin, after_batch(margin, found) if after_batch else margin
                 with self.clock.step("backward"):
+                    PULSE.reached()
                     self.optimizer.zero_grad(set_to_none=True)
                     terms.total.backward()
                     if self.chunked:
@@ -321,7 +325,7 @@ class _Trainer:
         self.between(epoch, so_far.step, tensors)
 
     def report(self, report: Report, epoch: int, metrics: dict[str, float], margin: Margin) -> bool:
-        validation = self.data.validation
+        validation, PULSE.place = self.data.validation, f"the evaluation after epoch {epoch}"
         with self.clock.step("evaluation"):
             distributed.broadcast_buffers(self.network)  # what is scored is what rank 0 saves
             mean, std = self.data.mean, self.data.std
@@ -335,7 +339,8 @@ class _Trainer:
         go_on = True
         if distributed.rank() == 0:
             began = time.perf_counter()
-            scores = validation_scores(embeddings, validation)
+            with PULSE.alone():
+                scores = validation_scores(embeddings, validation)
             spent = self.clock.seconds()
             spent["evaluation"] = spent.get("evaluation", 0.0) + time.perf_counter() - began
             metrics = {**metrics, **{f"val/{k}": v for k, v in scores.items()}}

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from marginlab import study_database
+from marginlab import faults, study_database
 from marginlab.declaration import read_plan
 from marginlab.files import read_json, read_lines
 from marginlab.fresh import KINDS, Fresh
@@ -54,6 +54,9 @@ class Snapshot:
     failures: list[Failure] = field(default_factory=list)
     pace: float | None = None  # epochs per minute; None where too few have ended to tell, and where nothing is at work
     seconds_left: float | None = None  # at this pace
+    mended: list[str] = field(
+        default_factory=list
+    )  # what went wrong around the study and was tried again, a sentence each
     away: str = ""  # a sentence, where the study database does not answer: the searches are those last seen
 
 
@@ -105,6 +108,7 @@ def snapshot(folder: Path) -> Snapshot:
         failures=_failures(runs, searches),
         pace=pace,
         seconds_left=left / pace * 60 if pace else None,
+        mended=[str(f) for f in faults.read(folder)],
         away=away,
     )
 

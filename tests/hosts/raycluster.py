@@ -21,7 +21,7 @@ from tests.hosts.netns import Host
 PORT = 6379
 RAY = str(Path(sys.executable).with_name("ray"))
 LIMIT_S = 240.0
-TRIES = 3
+TRIES = 5
 DISK = "100m"
 ROOT = Path(__file__).parents[2]
 # A host that is lost is missed after five seconds, not after fifteen.

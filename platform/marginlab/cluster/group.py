@@ -17,14 +17,17 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from marginlab import distributed, stopping
 from marginlab.cluster.leaving import looking, nodes_of_group
+from marginlab.cluster.watched import watched
 from marginlab.executing import Decide, execute, never
 from marginlab.files import passes, write_text
 from marginlab.plan import OPENS_TEST
+from marginlab.pulse import PULSE
 from marginlab.runs import ATTEMPTS, Recorder, RunFolder
 from marginlab.stopping import Stopped
 from marginlab.study import Resources
 
-COLLECTIVE_TIMEOUT_S = 300  # a rank that waits longer for the others gives up, and the group is started again
+# The last resort: the ranks' own watch (watched.py) ends a group much sooner, and says why.
+COLLECTIVE_TIMEOUT_S = 1800
 
 
 def train_group(
@@ -41,14 +44,20 @@ def train_group(
     """
     epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
     trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"folders": folders, "packed": packed, "input": resources.input(), **ask},
+        _watched,
+        train_loop_config={
+            "folders": folders,
+            "packed": packed,
+            "input": resources.input(),
+            "stalled_s": resources.stalled_s,
+            **ask,
+        },
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": resources.cpus, **({"GPU": gpus} if gpus else {})},
         ),
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=TorchConfig(timeout_s=max(COLLECTIVE_TIMEOUT_S, 2 * int(resources.stalled_s))),
         run_config=RunConfig(
             name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
             storage_path=str(storage),
@@ -58,6 +67,13 @@ def train_group(
         ),
     )
     trainer.fit()
+
+
+def _watched(config: dict[str, Any]) -> None:
+    """On every rank of the group."""
+    with watched(config):
+        _worker(config)
+        distributed.barrier()  # until rank 0 has written its last word, the others are there to be heard
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -134,7 +150,8 @@ def decider(config: dict[str, Any], index: int) -> Decide:
         if not finals:
             finals.extend(_last(Path(f), objective) for f in config["folders"][:index])
         value = (sum(finals) + float(row.get(objective, math.nan))) / (index + 1)
-        return bool(ray.get(actor.report.remote(token, index * config["max_epochs"] + epoch, value)))
+        with PULSE.alone():
+            return bool(ray.get(actor.report.remote(token, index * config["max_epochs"] + epoch, value)))
 
     return decide
 
