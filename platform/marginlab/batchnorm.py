@@ -96,7 +96,7 @@ class _Normalise(torch.autograd.Function):
         scale = call.scale() if weight is None else call.scale() * weight
         means = call.sums.to(unit.dtype) / call.count
         back = (g - _broad(means[0], x) - unit.mul_(_broad(means[1], x))).mul_(_broad(scale, x))
-        return back.to(x.dtype), None if weight is None else of_weight, of_bias, None
+        return back.to(x.dtype), *((None, None) if weight is None else (of_weight, of_bias)), None
 
 
 class BatchNorms:
@@ -216,7 +216,7 @@ def _remember(module: _BatchNorm, mean: Tensor, var: Tensor) -> None:
         return
     assert module.num_batches_tracked is not None
     module.num_batches_tracked += 1
-    share: Any = 1 / module.num_batches_tracked if module.momentum is None else module.momentum
+    share: Any = 1 / module.num_batches_tracked.double() if module.momentum is None else module.momentum
     for running, new in ((module.running_mean, mean), (module.running_var, var)):
         running.copy_((1 - share) * running + share * new.to(running.dtype))
 

@@ -61,7 +61,11 @@ class Dataset:
 
 @value
 class Resources:
-    """What one run gets. Outside every fingerprint: the same numbers come out on other resources."""
+    """What one run gets. Outside every fingerprint: the same numbers come out on other resources.
+
+    ``chunk`` bounds memory by the activations of so many images; for a network with batch normalisation by those in one of its
+    stages, and what lies between the stages, of all images (docs/training-input.md). It then takes three to five times as long.
+    """
 
     workers: int = 1
     cpus: float = 1.0  # per worker

@@ -125,8 +125,8 @@ def _links(module: nn.Module) -> list[nn.Module] | None:
         return list(module.chain())  # type: ignore[operator]
     if named:
         return [_Features(module), finish]  # type: ignore[list-item]
-    if type(module).forward is nn.Sequential.forward:
-        return list(module.children())
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        return list(module)  # not children(), which names a layer once that comes twice
     known = _MONAI.get((type(module).__module__, type(module).__name__))  # not imported for this: it takes seconds
     return None if known is None else known(module)
 
