@@ -18,10 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
-# Ray's processes find this module by it (marginlab.cluster.session).
-os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from marginlab.cluster import registrar
 from marginlab.cluster.group import train_group
@@ -38,6 +35,10 @@ from marginlab.study import Arm, Dataset, Resources, Search, Study
 from marginlab.tracking import Tracker
 from marginlab.training import Run, Training, fit
 from marginlab.workspace import Workspace
+
+HERE = Path(__file__).resolve().parent
+# Ray's processes find this module by it (marginlab.cluster.session).
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
 
 EPOCHS = 3
 TRIALS, TURNS = 200, 4
