@@ -51,6 +51,7 @@ def doctor(
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path is shown whole
     for f in found:
         mark, colour = _MARKS[f.state]
         table.add_row(Text(mark, style=colour), f.what, Text(f"{f.where}: {f.said}" if f.where else f.said))

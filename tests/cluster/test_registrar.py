@@ -134,13 +134,16 @@ def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (tmp_path / "a").exists() and not list(tmp_path.glob(".a.*"))
 
 
-def test_when_the_time_is_over_no_trial_begins_and_those_begun_end_well(tmp_path: Path) -> None:
+def test_when_the_time_is_over_no_trial_begins_and_those_begun_end_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rules = dataclasses.replace(studies.killed.search, epochs_budget=300, time_budget_s=100.0)
     folder = begun(tmp_path, dataclasses.replace(studies.killed, search=rules))
-    files.write_json(folder / "search_seconds.json", {"seconds": 99.5})  # of earlier sessions
+    files.write_json(folder / "search_seconds.json", {"seconds": 40.0})  # of earlier sessions
     actor = Registrar(str(folder), "s")
     first = actor.ask("s/0")
-    time.sleep(0.6)
+    assert 40 <= actor.watch.seconds() < 100
+    monkeypatch.setattr(actor.watch, "seconds", lambda: 100.0)
     assert actor.ask("s/1") == "finished" and not actor.over()
     for epoch in (1, 2, 3):
         assert actor.report(first["token"], epoch, 0.5)
