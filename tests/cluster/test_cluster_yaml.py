@@ -104,8 +104,7 @@ def test_what_is_copied_to_nodes_exists_and_holds_no_data(path: Path) -> None:
     sources = [Path(s) for s in load(path)["file_mounts"].values()]
     inside = [s for s in sources if not str(s).startswith("~")]
     assert inside and all((ROOT / s).exists() for s in inside)
-    spot = {"docs/spot_notice.sh"} if path == AWS else set()
-    assert {str(s) for s in sources} == {"locks", "docs/head_services.sh", "~/.ray/auth_token", *spot}
+    assert {str(s) for s in sources} == {"locks", "docs/head_services.sh", "~/.ray/auth_token"}
 
 
 @both

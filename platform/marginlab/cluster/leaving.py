@@ -1,6 +1,6 @@
 """Whether a machine that a run trains on was announced to be taken away: a spot machine that its owner wants back.
 
-Whoever hears of it tells Ray (``ray drain-node``; ``docs/spot_notice.sh`` does on AWS). Ray starts nothing new there, and the run is
+Whoever hears of it tells Ray (``ray drain-node``). Ray starts nothing new there, and the run is
 kept within its epoch, so that it loses seconds and not the epoch when the machine goes.
 """
 
