@@ -32,14 +32,19 @@ def test_while_no_epoch_is_in_progress_the_first_ctrl_c_stops_at_once(tmp_path: 
 
 
 def test_a_signal_to_a_forked_child_is_the_childs_alone(tmp_path: Path) -> None:
+    ready, tell = os.pipe()  # a signal that arrives while Python forks is lost, whoever handles it
     with gracefully(tmp_path, lambda: True, print):
         child = os.fork()
         if child == 0:
+            os.write(tell, b".")
             for _ in range(1000):
                 time.sleep(0.01)
             os._exit(0)
+        os.read(ready, 1)
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    os.close(ready)
+    os.close(tell)
     assert not stopping.asked(tmp_path)
 
 

@@ -30,9 +30,16 @@ def test_two_who_need_a_dataset_prepare_it_once(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     said: list[str] = []
     found = []
+    waits = threading.Event()
+
+    def progress(what: str, done: int, total: int) -> None:
+        said.append(what)
+        if what.startswith("waiting: "):
+            waits.set()
+        assert waits.wait(60)  # whoever is first goes on when the other one waits
 
     def prepare() -> None:
-        packed = Workspace.at(tmp_path).prepare(DATASET, lambda what, done, total: said.append(what))
+        packed = Workspace.at(tmp_path).prepare(DATASET, progress)
         found.append(packed.fingerprint)
 
     both = [threading.Thread(target=prepare) for _ in range(2)]

@@ -52,7 +52,13 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     }
     if address is None:
         # The dashboard stays on: without it Ray Train leaks placement groups.
-        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "object_store_memory": _OBJECT_STORE}
+        # "local": another Ray of this machine is not ours, nor is one that died and left its address behind.
+        options |= {
+            "address": "local",
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+            "object_store_memory": _OBJECT_STORE,
+        }
         options |= {"num_cpus": cpus} if cpus else {}
     else:
         options["address"] = address
