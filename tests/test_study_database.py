@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -80,6 +84,25 @@ def test_without_a_word_the_searches_are_in_the_studys_folder(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
     with named("sqlite"):
         assert choose(tmp_path) == of(tmp_path)
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size=1")
+connection.execute("BEGIN")
+connection.executemany("INSERT INTO studies (study_name) VALUES (?)", ((f"{i:0500}",) for i in range(1000)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_file_whose_writer_was_killed_within_a_transaction_is_read_as_it_was_before(tmp_path: Path) -> None:
+    database = Sqlite(tmp_path / "optuna.db")
+    database.storage().create_new_study([optuna.study.StudyDirection.MAXIMIZE], "one")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(database.path)], check=False)
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / "optuna.db-journal").stat().st_size
+    with database.reading() as storage:
+        assert storage is not None and [s.study_name for s in storage.get_all_studies()] == ["one"]
 
 
 def test_a_database_is_remembered_without_a_password(

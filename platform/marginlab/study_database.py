@@ -70,7 +70,8 @@ class Sqlite:
 
     def _made(self) -> bool:
         """Whether the tables are there: who makes them may be at it, or have died at it. The row with the version comes last."""
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=LOCKED_S)) as connection:
+        # Not mode=ro: where a writer was killed within a transaction, who comes next must take that back before it can read.
+        with closing(sqlite3.connect(f"file:{self.path}?mode=rw", uri=True, timeout=LOCKED_S)) as connection:
             try:
                 return bool(connection.execute("SELECT 1 FROM version_info").fetchall())
             except sqlite3.OperationalError as e:
