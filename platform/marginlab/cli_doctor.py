@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from marginlab.shell import HERE, WorkspaceOption, console, say_next
@@ -48,14 +47,12 @@ def doctor(
     space = Workspace.at(workspace)
     with console.status("Looking ..."):
         found = list(_findings(study, space, address, tracking_uri, study_database))
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # a path is shown whole
+    marks, names = (max(map(len, column)) for column in (dict(_MARKS.values()), (f.what for f in found)))
     for f in found:
         mark, colour = _MARKS[f.state]
-        table.add_row(Text(mark, style=colour), f.what, Text(f"{f.where}: {f.said}" if f.where else f.said))
-    console.print(table)
+        said = f"{f.where}: {f.said}" if f.where else f.said
+        line = Text.assemble((f"{mark:{marks}}", colour), f" {f.what:{names}} ", said)
+        console.print(line, soft_wrap=True)  # not a table: what it says to type can be copied from any width
     wrong, look = (sum(f.state == state for f in found) for state in (WRONG, LOOK))
     if wrong:
         console.print(
