@@ -36,7 +36,7 @@ test: install ## the tests; every skipped one is listed with its reason (PYTEST_
 test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (about twelve minutes)
 	$(BIN)/python -m pytest -m kills tests/cluster tests/data tests/test_interrupted.py $(PYTEST_ARGS)
 
-test-cluster: install ## studies on a Ray cluster of three hosts, network namespaces of this machine, that fail in many ways (root; nine minutes)
+test-cluster: install ## studies on a Ray cluster of three hosts, network namespaces of this machine, that fail in many ways (root; about twelve minutes; ROUNDS=10 for other moments)
 	$(BIN)/python -m pytest -m hosts tests/hosts $(PYTEST_ARGS)
 
 test-browser: install ## the links of marginlab ui in headless Chromium; screenshots in build/screenshots (needs chromium, chromedriver)
@@ -57,7 +57,9 @@ bench: install ## measure speed and memory and write BENCHMARKS.md (ONLY=losses 
 # other's stamp goes.
 $(INSTALLED): locks/$(LOCK).txt pyproject.toml | $(BIN)/python
 	@echo "Installing locks/$(LOCK).txt into $(VENV): once, and it takes some minutes."
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r locks/$(LOCK).txt
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps $(PIP_ARGS) -r locks/$(LOCK).txt
+	test ! -f locks/$(LOCK)-torch.txt || \
+	  $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r locks/$(LOCK)-torch.txt
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --no-deps -e .
 	@rm -f $(VENV)/.installed-*
 	@touch $@
@@ -77,29 +79,31 @@ audit: ## are locked versions known to be vulnerable? A warning where there is n
 	@$(PYTHON) locks/audit.py $(AUDIT)/bin/pip-audit locks/gpu.txt
 
 # uv resolves for all supported Pythons and platforms at once. Versions already locked are kept: LOCK_ARGS=--upgrade takes the
-# newest of everything, LOCK_ARGS="--upgrade-package polars" of one. cpu.txt is gpu.txt without the CUDA packages.
+# newest of everything, LOCK_ARGS="--upgrade-package polars" of one. cpu.txt is gpu.txt without PyTorch and the CUDA packages.
+# PyTorch for CPUs comes from one of several places, each with wheels of its own: its lock has a version and no hashes.
 UV_VERSION := 0.13.9
 TORCH_VERSION := 2.13.0
 UV := build/uv-$(UV_VERSION)/bin/uv
-CUDA := ^(nvidia-|cuda-|triton)
+CUDA := ^(nvidia-|cuda-|triton|torch==)
 
 locks: $(UV) ## resolve pyproject.toml anew into locks/ (LOCK_ARGS=--upgrade for the newest versions)
 	@mkdir -p locks && echo "torch==$(TORCH_VERSION)" > build/constraints.txt
 	@test ! -f locks/gpu.txt || cp locks/gpu.txt build/lock.txt
 	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --extra dev --constraints build/constraints.txt \
-	  --no-header --annotation-style line --quiet --output-file build/lock.txt $(LOCK_ARGS)
-	@$(call header,gpu,Everything for NVIDIA GPUs: PyTorch with its CUDA packages) > locks/gpu.txt
+	  --generate-hashes --no-header --annotation-style line --quiet --output-file build/lock.txt $(LOCK_ARGS)
+	@$(call header,gpu,Everything for NVIDIA GPUs: PyTorch from PyPI with its CUDA packages) > locks/gpu.txt
 	@cat build/lock.txt >> locks/gpu.txt
-	@$(call header,cpu,Everything for machines without a GPU: the versions of gpu.txt less the CUDA packages) > locks/cpu.txt
-	@grep -v -E '$(CUDA)' build/lock.txt >> locks/cpu.txt
+	@$(call header,cpu,Everything for machines without a GPU but PyTorch: the versions of gpu.txt less the CUDA packages) > locks/cpu.txt
+	@awk '/^[a-z]/ { left = /$(CUDA)/ } !left' build/lock.txt >> locks/cpu.txt
+	@$(call header,cpu-torch,PyTorch for machines without a GPU. No hashes: it comes from one of several places) > locks/cpu-torch.txt
+	@grep -o '^torch==[^ ]*' build/lock.txt >> locks/cpu-torch.txt
 	@grep -c '==' locks/cpu.txt locks/gpu.txt
 
 define header
 printf '%s\n' \
   '# $(2).' \
   '# Made by `make locks` (uv pip compile --universal) from pyproject.toml with its extra "dev", for Python 3.11-3.13.' \
-  '# Remake: make locks; newest versions: make locks LOCK_ARGS=--upgrade. Do not edit by hand.' \
-  '# No hashes: the torch wheel differs by where it comes from (CPU wheel on the PyTorch index, CUDA wheel on the registry).'
+  '# Remake: make locks; newest versions: make locks LOCK_ARGS=--upgrade. Do not edit by hand.'
 endef
 
 $(UV):

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test's own: real, with a password, on 127.0.0.1; it can be stopped, killed and started again."""
+"""A PostgreSQL server of the test's own: real, with a password; it can be stopped, killed and started again."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def program(name: str) -> str:
 
 
 class Postgres:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port, self.password = folder, free_port(), secrets.token_hex(8)
+    """``host``: the address of this machine that it listens on."""
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self.folder, self.host, self.port, self.password = folder, host, free_port(), secrets.token_hex(8)
         self.process: subprocess.Popen[bytes] | None = None
         # PostgreSQL does not run as root, and its user cannot look into pytest's folders.
         self._other: dict[str, Any] = {}
@@ -50,9 +52,11 @@ class Postgres:
         argv += [f"--pwfile={word}"]
         done = subprocess.run(argv, capture_output=True, text=True, cwd=folder, **self._other)
         assert done.returncode == 0, done.stderr
+        with (folder / "data" / "pg_hba.conf").open("a") as f:
+            f.write("host all all samenet scram-sha-256\n")
 
     def uri(self, database: str, password: str | None = None) -> str:
-        return f"postgresql+psycopg2://marginlab:{password or self.password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg2://marginlab:{password or self.password}@{self.host}:{self.port}/{database}"
 
     def connect(self, database: str) -> Any:
         connection = psycopg2.connect(self.uri(database).replace("+psycopg2", ""))
@@ -66,7 +70,7 @@ class Postgres:
 
     def start(self) -> None:
         """Returns when it answers. After a kill it may first have to wait for what the killed one left."""
-        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
+        settings = {"listen_addresses": self.host, "unix_socket_directories": "", "fsync": "off"}
         argv = [program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
         argv += [word for k, v in settings.items() for word in ("-c", f"{k}={v}")]
         until = time.monotonic() + LIMIT_S
@@ -89,12 +93,12 @@ class Postgres:
 
 
 @contextmanager
-def serving() -> Iterator[Postgres]:
+def serving(host: str = "127.0.0.1") -> Iterator[Postgres]:
     """A started server, gone with all that it kept at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="marginlab-postgres-"))
     made: Postgres | None = None
     try:
-        made = Postgres(folder)
+        made = Postgres(folder, host)
         made.start()
         yield made
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -37,8 +36,9 @@ def _on_head(namespace: str, env: dict[str, str], log: Path, do: Callable[..., N
     do(*args)
 
 
-def drive(study: str, workspace: Path, address: str) -> None:
+def drive(study: str, workspace: Path, address: str, database: str) -> None:
     """``marginlab run`` of a study of tests/hosts/studies.py."""
+    os.environ["MARGINLAB_STUDY_DATABASE"] = database
     from marginlab.running import run_study
     from marginlab.workspace import Workspace
     from tests.hosts import studies
@@ -103,13 +103,17 @@ class Head:
 class Driver:
     """One ``run`` of a study on a cluster of hosts."""
 
-    def __init__(self, head: Head, study: str, workspace: Path) -> None:
+    def __init__(self, head: Head, study: str, workspace: Path, database: str = "sqlite") -> None:
         from tests.hosts import studies
 
-        self.head, self.cluster = head, head.cluster
+        self.head, self.cluster, self._args = head, head.cluster, (head, study, workspace, database)
         self.folder = workspace / "studies" / getattr(studies, study).name
         self.log = self.cluster.folder / f"{workspace.name}.log"  # not beside it: that disk may be full
-        self.process = head.fork(self.log, drive, study, workspace, self.cluster.address)
+        self.process = head.fork(self.log, drive, study, workspace, self.cluster.address, database)
+
+    def again(self) -> Driver:
+        """The same command."""
+        return Driver(*self._args)
 
     def said(self) -> str:
         return self.log.read_text()[-4000:]
@@ -124,7 +128,7 @@ class Driver:
         return answer
 
     def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.join()
 
     def end(self, limit_s: float = LIMIT_S) -> None:

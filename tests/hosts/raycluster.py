@@ -82,6 +82,11 @@ class RayCluster:
     def dashboard(self) -> str:
         return f"http://{self.head.address}:8265"
 
+    @property
+    def outside(self) -> str:
+        """Where all hosts reach what runs on this machine beside them."""
+        return self.head.address.rsplit(".", 1)[0] + ".1"
+
     def raise_head(self) -> None:
         self._ray(self.head, "--head", f"--port={PORT}", f"--dashboard-host={self.head.address}", "--num-cpus=0")
 
