@@ -245,4 +245,7 @@ def _follow_move(database: Path, old: str, new: str) -> None:
 
 
 def _first_line(e: Exception) -> str:
-    return (str(e).strip() or type(e).__name__).splitlines()[0][:300].rstrip(".")
+    """What went wrong, without SQLAlchemy's remarks around it (lines in brackets)."""
+    lines = str(e).strip().splitlines()
+    plain = [line for line in lines if not line.startswith("(raised as a result of")]
+    return (plain or [type(e).__name__])[0][:300].rstrip(".")
