@@ -14,6 +14,7 @@ import pytest
 from tests.cluster.driving import Driver, step, story, trained
 
 SEED = 20221107  # of the random moments
+MOMENTS = 5
 
 
 @pytest.mark.kills
@@ -35,10 +36,10 @@ def test_killed_at_the_end_of_every_epoch_and_moved_on_the_way(ray_here: None, q
 
 
 @pytest.mark.kills
-def test_killed_at_ten_random_moments(ray_here: None, quiet: Any, home: Path) -> None:
+def test_killed_at_random_moments(ray_here: None, quiet: Any, home: Path) -> None:
     rng = random.Random(SEED)
     workspace = home / "random"
-    for _ in range(10):
+    for _ in range(MOMENTS):
         driver = Driver("killed", workspace, home)
         moment = time.monotonic() + rng.uniform(5.0, 40.0)
         if not driver.until(lambda: time.monotonic() > moment):  # noqa: B023
