@@ -51,6 +51,6 @@ slow = dataclasses.replace(
     together,
     name="slow",
     arms=[Arm("slow", dataclasses.replace(tiny, network=Slow()))],
-    search=Search(epochs_budget=8, max_epochs=8, max_concurrent=1, resources=Resources(launcher="train")),
+    search=Search(epochs_budget=4, max_epochs=4, max_concurrent=1, resources=Resources(launcher="train")),
     confirmation=Confirmation(seeds=1, folds=1, epochs=1),
 )
