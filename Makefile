@@ -33,10 +33,10 @@ install: $(INSTALLED) ## make the virtual environment and install the locked ver
 test: install ## the tests; every skipped one is listed with its reason (PYTEST_ARGS="-k margins" for some)
 	$(BIN)/python -m pytest -n 2 -m "not kills and not browser and not servers and not hosts" $(PYTEST_ARGS)
 
-test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (about twelve minutes)
+test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (about nine minutes)
 	$(BIN)/python -m pytest -m kills tests/cluster tests/data tests/test_interrupted.py $(PYTEST_ARGS)
 
-test-cluster: install ## studies on a Ray cluster of three hosts, network namespaces of this machine, that fail in many ways (root; about twelve minutes; ROUNDS=10 for other moments)
+test-cluster: install ## a Ray cluster of three hosts (network namespaces) that fail in many ways, root; ROUNDS=10 for other moments (15 minutes)
 	$(BIN)/python -m pytest -m hosts tests/hosts $(PYTEST_ARGS)
 
 test-browser: install ## the links of marginlab ui in headless Chromium; screenshots in build/screenshots (needs chromium, chromedriver)
