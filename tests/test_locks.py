@@ -1,4 +1,4 @@
-"""The locks hold everything that the project asks for, in versions that it allows; the CPU lock brings no CUDA."""
+"""The locks hold everything that the project asks for, in versions that it allows, with hashes; the CPU lock brings no CUDA."""
 
 from __future__ import annotations
 
@@ -24,9 +24,16 @@ CUDA = re.compile(r"(nvidia-|cuda-|triton)")
 both = pytest.mark.parametrize("lock", ["cpu", "gpu"])
 
 
+def lines(name: str) -> list[str]:
+    """A requirement each, with its hashes."""
+    text = (ROOT / "locks" / f"{name}.txt").read_text().replace("\\\n", " ")
+    return [line.split("#")[0].strip() for line in text.splitlines() if line.split("#")[0].strip()]
+
+
 def locked(lock: str) -> list[Requirement]:
-    lines = (ROOT / "locks" / f"{lock}.txt").read_text().splitlines()
-    return [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
+    """All that an installation gets: for CPUs, PyTorch is in a file of its own."""
+    own = lines("cpu-torch") if lock == "cpu" else []
+    return [Requirement(line.split("--hash")[0].strip()) for line in lines(lock) + own]
 
 
 def applies(marker: Marker | None, python: str) -> bool:
@@ -52,6 +59,13 @@ def test_every_dependency_is_pinned_once_in_a_version_that_is_allowed(lock: str,
 def test_everything_is_pinned_exactly_and_no_place_is_named(lock: str) -> None:
     assert all(re.fullmatch(r"==[^*,]+", str(r.specifier)) and r.url is None for r in locked(lock))
     assert not re.search(r"https?://|file://|^-", (ROOT / "locks" / f"{lock}.txt").read_text(), re.M)
+
+
+@both
+def test_everything_has_hashes_but_pytorch_for_cpus(lock: str) -> None:
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", line) for line in lines(lock))
+    assert [re.match(r"[\w-]+", line)[0] for line in lines("cpu-torch")] == ["torch"]  # type: ignore[index]
+    assert not any(line.startswith("torch==") for line in lines("cpu"))
 
 
 def test_the_cpu_lock_is_the_gpu_lock_without_cuda() -> None:

@@ -104,7 +104,14 @@ def test_what_is_copied_to_nodes_exists_and_holds_no_data(path: Path) -> None:
     sources = [Path(s) for s in load(path)["file_mounts"].values()]
     inside = [s for s in sources if not str(s).startswith("~")]
     assert inside and all((ROOT / s).exists() for s in inside)
-    assert {str(s) for s in sources} == {"locks", "docs/head_services.sh", "~/.ray/auth_token"}
+    scripts = {"docs/head_services.sh"} | ({"docs/spot_notice.sh"} if path == AWS else set())
+    assert {str(s) for s in sources} == {"locks", "~/.ray/auth_token"} | scripts
+
+
+def test_spot_notices_are_for_workers_alone() -> None:
+    config = load(AWS)
+    assert "spot_notice.sh $RAY_HEAD_IP:6379" in config["worker_start_ray_commands"][-1]
+    assert not any("spot_notice" in c for c in config["setup_commands"] + config["head_start_ray_commands"])
 
 
 @both
