@@ -9,6 +9,7 @@ import ray
 import torch
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
 from marginlab.cluster import registrar
@@ -18,6 +19,9 @@ from marginlab.runs import ATTEMPTS, RunFolder
 from marginlab.search import FINISHED, WAIT
 from marginlab.stopping import Stopped
 from marginlab.study import Search
+
+# Tune would send the driver's AWS keys along with every trial, and Ray writes what is sent so into its logs. Nodes have their own.
+ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 
 
 class RegistrarSearcher(Searcher):
