@@ -54,7 +54,6 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, run: Run, labels: dict[str, Any]) -> RunFolder:
         if not (path / "run.json").exists():
-            path.mkdir(parents=True, exist_ok=True)
             write_json(path / "run.json", {"id": run.id, "run": to_json(run), "labels": labels})
         folder = cls.open(path)
         if folder.run.id != run.id:

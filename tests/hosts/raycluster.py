@@ -49,8 +49,13 @@ class RayCluster:
         folder.mkdir()
         cluster = cls(folder, hosts[0], hosts[1:], cpus)
         # Before anything runs on them: what is mounted later, hosts do not see.
-        cluster.disk.mkdir()
+        for place in (cluster.disk, cluster.protected):
+            place.mkdir()
         netns.run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(cluster.disk))
+        netns.run("mount", "--make-shared", str(cluster.disk))  # but for what is mounted over it
+        netns.run("mount", "--bind", str(cluster.disk), str(cluster.protected))
+        netns.run("mount", "--make-private", str(cluster.protected))
+        netns.run("mount", "-o", "remount,bind,ro", str(cluster.protected))
         cluster.env = cluster._environment()
         cluster.raise_head()
         for host in cluster.workers:
@@ -59,7 +64,7 @@ class RayCluster:
 
     def _environment(self) -> dict[str, str]:
         """A home of its own, with the cluster's token in it, and nothing of the caller's own Ray."""
-        home = self.folder / "home"
+        home = self.home
         (home / ".ray").mkdir(parents=True)
         token = home / ".ray" / "auth_token"
         token.touch(0o600)
@@ -73,6 +78,21 @@ class RayCluster:
     def disk(self) -> Path:
         """A small disk that all hosts see."""
         return self.folder / "disk"
+
+    @property
+    def protected(self) -> Path:
+        """The same disk, read-only."""
+        return self.folder / "protected"
+
+    def protect(self) -> None:
+        """The disk is read-only from now on, for all hosts. What is open for writing stays so, as a study's lock does: because of
+        it the kernel would refuse to remount the disk itself."""
+        netns.run("mount", "--bind", str(self.protected), str(self.disk))
+
+    def unprotect(self) -> None:
+        """As before, if it was protected."""
+        if os.statvfs(self.disk).f_flag & os.ST_RDONLY:
+            netns.run("umount", "--lazy", str(self.disk))
 
     @property
     def address(self) -> str:
@@ -104,6 +124,11 @@ class RayCluster:
                 host.kill()
                 if not left:
                     raise
+
+    @property
+    def home(self) -> Path:
+        """Of all that runs on it."""
+        return self.folder / "home"
 
     def pids(self, title: str, hosts: list[Host] | None = None) -> dict[int, Host]:
         """Ray's processes whose title has these words, by process id, with the host that they run on."""

@@ -19,7 +19,7 @@ from marginlab import distributed, stopping
 from marginlab.cluster.leaving import looking, nodes_of_group
 from marginlab.cluster.watched import watched
 from marginlab.executing import Decide, execute, never
-from marginlab.files import passes, write_text
+from marginlab.files import passes, patiently, write_text
 from marginlab.plan import OPENS_TEST
 from marginlab.pulse import PULSE
 from marginlab.runs import ATTEMPTS, Recorder, RunFolder
@@ -43,6 +43,14 @@ def train_group(
         ask: how ranks decide: ``{"session": ..., "study": folder, "registrar": name, "token": ..., ...}``.
     """
     epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
+    config = RunConfig(
+        name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
+        storage_path=str(storage),
+        failure_config=FailureConfig(max_failures=(ATTEMPTS + 1) * (epochs + len(folders))),
+        checkpoint_config=CheckpointConfig(num_to_keep=1),
+        logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+    )
+    patiently(lambda: config.storage_context)  # makes Train's own folder: a disk that cannot be written is waited for
     trainer = TorchTrainer(
         _watched,
         train_loop_config={
@@ -58,13 +66,7 @@ def train_group(
             resources_per_worker={"CPU": resources.cpus, **({"GPU": gpus} if gpus else {})},
         ),
         torch_config=TorchConfig(timeout_s=max(COLLECTIVE_TIMEOUT_S, 2 * int(resources.stalled_s))),
-        run_config=RunConfig(
-            name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=(ATTEMPTS + 1) * (epochs + len(folders))),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
-        ),
+        run_config=config,
     )
     trainer.fit()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.tune.search import Searcher
 from marginlab.cluster import registrar
 from marginlab.cluster.machines import Machines
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
+from marginlab.files import patiently
 from marginlab.runs import ATTEMPTS, RunFolder
 from marginlab.search import FINISHED, WAIT
 from marginlab.stopping import Stopped
@@ -83,7 +85,8 @@ def search(
     else:
         nested = {"shared": shared, "resources": rules.resources, "gpus": gpus, "storage": storage}
         trainable = tune.with_resources(tune.with_parameters(_train_trial, **nested), registrar.HEAD)
-    tune.Tuner(
+    made = partial(
+        tune.Tuner,
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=RegistrarSearcher(actor, session),
@@ -98,7 +101,8 @@ def search(
             # Restarts of a lost actor; the run resumes from its folder, which counts them (RunFolder.begin_attempt).
             failure_config=tune.FailureConfig(max_failures=(ATTEMPTS + 1) * (rules.trial_epochs + 1)),
         ),
-    ).fit()
+    )
+    patiently(made).fit()  # it makes Tune's own folder
 
 
 def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
