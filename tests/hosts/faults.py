@@ -16,7 +16,7 @@ from pathlib import Path
 from marginlab import faults
 from tests.hosts.driving import Driver
 from tests.hosts.netns import Host
-from tests.hosts.raycluster import wait
+from tests.hosts.raycluster import RAYLET, wait
 from tests.hosts.strikes import Strike
 from tests.hosts.studies import word
 from tests.postgres import Postgres
@@ -28,7 +28,7 @@ WORKER, TRIAL, CONTROLLER, REGISTRAR = (
     "ray::TrainController",
     "ray::Registrar",
 )
-RAYLET = "/raylet/raylet "
+READ_ONLY_S = 15.0  # after a kill: time enough for a new process to meet the disk
 DATABASE_AWAY_S = 60.0
 TRACKING_AWAY_S = 120.0
 
@@ -153,9 +153,10 @@ def host_lost_while_workers_start(saboteur: Saboteur, driver: Driver) -> None:
 
 @_fault
 def host_cut_off(saboteur: Saboteur, driver: Driver) -> None:
-    """Its workers train on, and nobody hears of them but their disk; when it is back the study is at work on another host, and
-    Ray ends what it has given up."""
+    """Its workers go on, and neither the others nor the disk hear of them; when it is back the study is at work on another host,
+    and Ray ends what it has given up."""
     host = _host_of_a_worker(driver)
+    driver.cluster.protect(host)
     host.unplug()
     try:
         driver.until(lambda: driver.cluster.pids(WORKER, [h for h in driver.cluster.workers if h != host]))
@@ -208,10 +209,12 @@ def disk_full(saboteur: Saboteur, driver: Driver) -> None:
 
 @_fault
 def disk_read_only(saboteur: Saboteur, driver: Driver) -> None:
-    """The same disk: the study waits, and says so."""
+    """The same disk: the study waits, and says so; meanwhile a trial, or its group, is begun anew, and waits too."""
     driver.cluster.protect()
     try:
         _until_said(driver, "cannot be written (Read-only file system)")
+        saboteur.kill(driver, (TRIAL, CONTROLLER))
+        time.sleep(READ_ONLY_S)
     finally:
         driver.cluster.unprotect()
 

@@ -20,6 +20,7 @@ from tests.hosts.netns import Host
 
 PORT = 6379
 RAY = str(Path(sys.executable).with_name("ray"))
+RAYLET = "/raylet/raylet "  # in a raylet's title
 LIMIT_S = 240.0
 TRIES = 5
 DISK = "100m"
@@ -84,13 +85,14 @@ class RayCluster:
         """The same disk, read-only."""
         return self.folder / "protected"
 
-    def protect(self) -> None:
-        """The disk is read-only from now on, for all hosts. What is open for writing stays so, as a study's lock does: because of
-        it the kernel would refuse to remount the disk itself."""
-        netns.run("mount", "--bind", str(self.protected), str(self.disk))
+    def protect(self, host: Host | None = None) -> None:
+        """The disk is read-only from now on, for all hosts or, until it is raised again, for one. What is open for writing stays so,
+        as a study's lock does: because of it the kernel would refuse to remount the disk itself."""
+        there = [] if host is None else ["nsenter", "--mount", f"--target={min(self.pids(RAYLET, [host]))}"]
+        netns.run(*there, "mount", "--bind", str(self.protected), str(self.disk))
 
     def unprotect(self) -> None:
-        """As before, if it was protected."""
+        """For all hosts again, if it was protected."""
         if os.statvfs(self.disk).f_flag & os.ST_RDONLY:
             netns.run("umount", "--lazy", str(self.disk))
 

@@ -19,7 +19,7 @@ from marginlab.values import value
 from tests.cluster.studies import killed, tiny
 
 SLOW_S = 1.0  # a batch
-BRISK_S = 0.2  # a batch: an epoch lasts a second, so that there is a time to strike it
+BRISK_S = 0.15  # a batch: an epoch lasts a second, so that there is a time to strike it
 STALLED_S = 20.0
 
 
@@ -68,7 +68,7 @@ together = dataclasses.replace(
         max_concurrent=1,
         resources=Resources(workers=2, launcher="train", stalled_s=STALLED_S),
     ),
-    confirmation=Confirmation(seeds=1, folds=1, epochs=12, resources=Resources(workers=2, stalled_s=STALLED_S)),
+    confirmation=Confirmation(seeds=1, folds=1, epochs=10, resources=Resources(workers=2, stalled_s=STALLED_S)),
     comparison=Comparison(),
 )
 

@@ -12,7 +12,7 @@ import pytest
 from marginlab.tracking import Tracker
 from tests.cluster.driving import story
 from tests.hosts.driving import Driver, Head, trained
-from tests.hosts.faults import EARLY, FAULTS, Fault, Saboteur
+from tests.hosts.faults import EARLY, FAULTS, Fault, Saboteur, database_away
 from tests.hosts.projected import in_folders, in_mlflow
 from tests.hosts.raycluster import wait
 from tests.hosts.strikes import CONFIRMATION, REPORT, SEARCH
@@ -41,6 +41,8 @@ def drawn(number: int, epochs: dict[str, int]) -> list[tuple[str, int, Fault]]:
         draw = Random(f"{SEED}/{number}/{phase}")
         half = sorted(draw.sample(half, len(half)), key=lambda f: EARLY.index(f) if f in EARLY else len(EARLY))
         moments = sorted(draw.choices(range(1, epochs[phase] - FROM_END[phase] + 1), k=len(half)))
+        if database_away in half and (at := half.index(database_away) + 1) < len(half):
+            moments[at] = moments[at - 1]  # a search waits for it: what comes next strikes at once
         found += [(phase, epoch, fault) for epoch, fault in zip(moments, half, strict=True)]
     return found
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import linear_regression, median
 
 from tests.hosts.driving import Driver, Head
-from tests.hosts.faults import RAYLET, REGISTRAR
-from tests.hosts.raycluster import RayCluster, _title
+from tests.hosts.faults import REGISTRAR
+from tests.hosts.raycluster import RAYLET, RayCluster, _title
 
 KINDS = {"GCS": "/gcs_server ", "raylet": RAYLET, "registrar": REGISTRAR}
 DRIVER = "driver"

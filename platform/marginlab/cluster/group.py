@@ -22,7 +22,7 @@ from marginlab.executing import Decide, execute, never
 from marginlab.files import passes, patiently, write_text
 from marginlab.plan import OPENS_TEST
 from marginlab.pulse import PULSE
-from marginlab.runs import ATTEMPTS, Recorder, RunFolder
+from marginlab.runs import ATTEMPTS, Recorder, RunFolder, Superseded
 from marginlab.stopping import Stopped
 from marginlab.study import Resources
 
@@ -50,7 +50,8 @@ def train_group(
         checkpoint_config=CheckpointConfig(num_to_keep=1),
         logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
     )
-    patiently(lambda: config.storage_context)  # makes Train's own folder: a disk that cannot be written is waited for
+    # Makes Train's own folder: a disk that cannot be written is waited for.
+    patiently(lambda: config.storage_context)  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         _watched,
         train_loop_config={
@@ -126,7 +127,7 @@ def run_one(
             leaving=leaving,
             **ask.get("input", {}),
         )
-    except Stopped:
+    except (Stopped, Superseded):
         raise
     except Exception as e:
         with suppress(OSError):
