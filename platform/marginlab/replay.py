@@ -5,6 +5,7 @@ A run that failed is trained up to the epoch that failed, to see whether it fail
 
 from __future__ import annotations
 
+import json
 import re
 import sysconfig
 import traceback
@@ -15,7 +16,8 @@ from typing import Any
 
 import torch
 
-from marginlab.data.packed import PackedDataset
+from marginlab import bucket
+from marginlab.data.packed import WITNESS, PackedDataset
 from marginlab.files import read_json
 from marginlab.runs import OBJECTIVE, RunFolder
 from marginlab.training import State, TrainingFailed, fit
@@ -87,6 +89,9 @@ def find_run(workspace: Path, name: str) -> RunFolder:
 
 def find_data(workspace: Path, fingerprint: str) -> PackedDataset:
     """The packed dataset of a workspace with this fingerprint."""
+    for name, content in bucket.witnesses(workspace / "data", WITNESS).items():
+        if json.loads(content).get("fingerprint") == fingerprint:
+            bucket.fetch_whole(workspace / "data" / name, WITNESS)
     for info in sorted(workspace.glob("data/*/dataset.json")):
         if read_json(info)["fingerprint"] == fingerprint:
             return PackedDataset.open(info.parent)

@@ -38,6 +38,8 @@ from marginlab.values import InputError, from_json, to_json
 
 ATTEMPTS = 3  # starts of one run in one session that got it no further
 PARTWAY = "partway.safetensors"
+LAST = "last.safetensors"
+HEAVY = (LAST, PARTWAY)  # what only whoever trains the run needs
 PARTWAY_S = 600.0  # of training between two of them: what a crash can cost of a long epoch
 LEAVING_S = 5.0  # the same on a machine that is about to go
 OBJECTIVE = "val/map"  # what a run's best epoch is chosen by, as published
@@ -83,14 +85,14 @@ class RunFolder:
 
     def checkpoint(self) -> dict[str, Tensor] | None:
         """What a resumed run goes on from, or None where no epoch was finished."""
-        path = self.path / "last.safetensors"
+        path = self.path / LAST
         if not path.exists():
             return None
         return load_file(self.path / PARTWAY if self.partway() else path)
 
     def partway(self) -> int:
         """How many batches of the epoch after the last whole one were trained and kept."""
-        whole, part = self.path / "last.safetensors", self.path / PARTWAY
+        whole, part = self.path / LAST, self.path / PARTWAY
         if not (whole.exists() and part.exists()):
             return 0
         note = _note(part)
@@ -144,7 +146,7 @@ class Recorder:
         self.folder = folder
         self.path = folder.path
         rows = folder.epochs()
-        last = self.path / "last.safetensors"
+        last = self.path / LAST
         if last.exists():
             row = _note(last)
             rows = [r for r in rows if r["epoch"] < row["epoch"]] + [row]
@@ -169,7 +171,7 @@ class Recorder:
                 write_embeddings(self.path / "embeddings" / "validation.parquet", state.embeddings, state.subset)
         # The checkpoint cannot time its own writing: it knows the seconds up to here, the row's last word adds the rest.
         row["time/checkpoint_s"] = time.perf_counter() - began
-        _save(self.path / "last.safetensors", state.tensors(), row)
+        _save(self.path / LAST, state.tensors(), row)
         append_line(self.path / "epochs.jsonl", row)
         with suppress(OSError):  # it is of no use any more, and does no harm
             (self.path / PARTWAY).unlink(missing_ok=True)
