@@ -82,7 +82,7 @@ def find_run(workspace: Path, name: str) -> RunFolder:
     if len(found) != 1:
         what = "no run" if not found else f"{len(found)} runs, among them {found[0]} and {found[1]}"
         raise InputError(
-            f"{name!r} names {what} in {workspace}: give a run's folder, its name or the beginning of its id."
+            f"{name!r} names {what} in {bucket.shown(workspace)}: give a run's folder, its name or the beginning of its id."
         )
     return RunFolder.open(found[0])
 
@@ -95,7 +95,7 @@ def find_data(workspace: Path, fingerprint: str) -> PackedDataset:
     for info in sorted(workspace.glob("data/*/dataset.json")):
         if read_json(info)["fingerprint"] == fingerprint:
             return PackedDataset.open(info.parent)
-    raise InputError(f"{workspace} has no packed dataset {fingerprint}: prepare it there first.")
+    raise InputError(f"{bucket.shown(workspace)} has no packed dataset {fingerprint}: prepare it there first.")
 
 
 def replay(

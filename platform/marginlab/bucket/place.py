@@ -89,7 +89,10 @@ def _filesystem(endpoint: str, process: int) -> S3FileSystem:  # a forked proces
     if endpoint:
         where = {"endpoint_override": parts.netloc, "scheme": parts.scheme, "region": region or "us-east-1"}
     patience: dict[str, Any] = {"connect_timeout": 5, "request_timeout": 60}
-    return S3FileSystem(**where, **patience, retry_strategy=AwsStandardS3RetryStrategy(max_attempts=2))
+    # Delayed: a small file is one request and not three.
+    return S3FileSystem(
+        **where, **patience, allow_delayed_open=True, retry_strategy=AwsStandardS3RetryStrategy(max_attempts=2)
+    )
 
 
 @contextmanager
