@@ -162,6 +162,8 @@ class Workspace:
         if folder.exists() and not extend:
             return PackedDataset.open(folder)
         self.render(dataset, progress)
+        if bucket.key_of(self.raw(dataset)) is not None:
+            hands = None  # a phantom that was rendered on this machine, for this machine's eyes alone
         with self._alone(folder, progress):
             restore(folder)
             if folder.exists() and not extend:
