@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from marginlab import bucket, faults, files, hindrance, stopping
+from marginlab import bucket, cli_jobs, faults, files, hindrance, stopping
 from marginlab.bucket.objects import files as listed
+from marginlab.cluster.jobs import Record
 from marginlab.files import append_line, write_json, write_text
 from marginlab.lock import locked
+from marginlab.package import collect, keep, kept_at
 from marginlab.values import InputError
 from marginlab.workspace import Workspace
 from tests.s3 import S3, serving
@@ -290,6 +292,19 @@ def test_a_study_that_is_set_aside_is_so_for_all(on: Machine) -> None:
     bucket.remove(other.study(aside.name))
     key = bucket.key_of(other.root)
     assert key is not None and not [n for n in listed(bucket.filesystem(), key) if aside.name in n]
+
+
+def test_the_code_of_a_job_is_kept_there_and_found_from_elsewhere(on: Machine, tmp_path: Path) -> None:
+    """What ``marginlab resume`` sends again from any machine."""
+    here = on("head")
+    sent = tmp_path / "sent"
+    digest = collect(Path(__file__).parents[2] / "studies" / "demo.py").write(sent, None)
+    kept = keep(sent, here)
+    assert kept == kept_at(here, digest)
+    record = Record("demo", bucket.shown(here), (), digest)
+    on("laptop")
+    found = cli_jobs._kept(record)
+    assert found is not None and below(found) == below(sent) and found != kept
 
 
 @pytest.mark.parametrize(
