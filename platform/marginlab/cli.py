@@ -198,9 +198,11 @@ def status(
     from marginlab.drawing import status_view
     from marginlab.watching import dashboard_line, snapshot
 
-    folder, space = _study_folder(study, workspace), _space(workspace)
+    folder, space = _study_folder(study, workspace, light=True), _space(workspace)
     try:
-        shot = keep_looking(console, folder, lambda: space.fetch(folder.name)) if follow else snapshot(folder)
+        shot = (
+            keep_looking(console, folder, lambda: space.fetch(folder.name, light=True)) if follow else snapshot(folder)
+        )
     except KeyboardInterrupt:
         console.print(f"No longer looking at {folder.name}, which goes on.")
         shot = snapshot(folder)
@@ -378,7 +380,7 @@ def _space(workspace: str) -> Workspace:
     return Workspace.at(workspace)
 
 
-def _study_folder(name: str | None, workspace: str) -> Path:
+def _study_folder(name: str | None, workspace: str, light: bool = False) -> Path:
     space = _space(workspace)
     known = space.studies()
     if not known:
@@ -389,7 +391,7 @@ def _study_folder(name: str | None, workspace: str) -> Path:
         name = max(known, key=lambda n: (space.study(n) / "study.json").stat().st_mtime)
     if name not in known:
         raise InputError(f"There is no study {name!r} in {space}; there are {', '.join(known)}.")
-    space.fetch(name)
+    space.fetch(name, light=light)
     return space.study(name)
 
 

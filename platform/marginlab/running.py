@@ -145,6 +145,7 @@ def run_study(
     """
     lock = workspace.lock(study.name)
     with _alone(workspace, study.name, on_trouble), bucket.beating(lock), named(study_database):
+        bucket.check(workspace.root, writable=True)
         workspace.fetch(study.name, exact=True)
         stopping.clear(workspace.study(study.name))
         return _run_study(

@@ -4,7 +4,7 @@ data/<dataset>-<id>/     packed datasets; raw/<dataset>-<id>/ rendered phantoms
 studies/<study>/         study.json, optuna.db (or storage.json), runs/, summary.json, report/; studies/<study>.lock while one is at work on it
 mlflow.db, mlruns/       the tracking store, unless a server is used
 
-A workspace in object storage is a folder of this machine's too, which is kept in step with it (bucket.py).
+A workspace in object storage is a folder of this machine's too, which is kept in step with it (bucket/).
 """
 
 from __future__ import annotations
@@ -73,14 +73,21 @@ class Workspace:
         """Whether somebody works on a study."""
         return held(self.lock(name)) or bucket.beats(self.lock(name))
 
-    def fetch(self, name: str, *, exact: bool = False) -> None:
-        """Have all of a study here that is in object storage, but for what only its own workers need.
+    def fetch(self, name: str, *, light: bool = False, exact: bool = False) -> None:
+        """Have a study here that is in object storage, but for what only its own workers need.
 
         Args:
+            light: neither weights nor embeddings.
             exact: and nothing else: this process is about to work on the study.
         """
+
+        def wanted(file: str) -> bool:
+            return not light or file.endswith((".json", ".jsonl", ".py"))
+
         if exact or not held(self.lock(name)):  # who holds it is on this machine, and ahead of what was sent
-            bucket.fetch(self.study(name), lambda file: file.rpartition("/")[2] not in HEAVY, exact=exact)
+            bucket.fetch(
+                self.study(name), lambda file: wanted(file) and file.rpartition("/")[2] not in HEAVY, exact=exact
+            )
 
     def fetch_for(self, study: Study, progress: Progress = lambda *_: None) -> None:
         """Have here what is in object storage of a study and its datasets."""

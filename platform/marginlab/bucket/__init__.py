@@ -8,11 +8,12 @@ it first (``fetch``). What was sent is the truth; hidden files are this machine'
 
 from marginlab.bucket.folders import alone, fetch, fetch_runs, move
 from marginlab.bucket.life import beating, beats
-from marginlab.bucket.place import SETTINGS, Away, cache, filesystem, folder_of, key_of, named, shown
+from marginlab.bucket.place import CACHE, SETTINGS, Away, cache, filesystem, folder_of, key_of, named, shown
 from marginlab.bucket.single import bring, check, hindrance, remove, send, there
 from marginlab.bucket.whole import Progress, fetch_whole, send_whole, witnesses
 
 __all__ = [
+    "CACHE",
     "SETTINGS",
     "Away",
     "Progress",

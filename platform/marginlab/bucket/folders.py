@@ -63,7 +63,7 @@ def fetch_runs(folder: Path, heavy: tuple[str, ...]) -> None:
                     for name in in_order(now):
                         asked_for = name not in heavy and (ended or name.endswith((".json", ".jsonl")))
                         if asked_for and not in_step(folder / run / name, now[name]):
-                            get(fs, f"{key}/{run}/{name}", folder / run / name)
+                            get(fs, f"{key}/{run}/{name}", folder / run / name, final=ended)
             except Held:
                 continue
 

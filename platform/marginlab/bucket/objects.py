@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,15 +43,19 @@ def read(fs: S3FileSystem, key: str) -> bytes | None:
         return bytes(f.read())
 
 
-def get(fs: S3FileSystem, key: str, path: Path) -> None:
-    """A file, whole or not at all, with the time of what was fetched, unless that may still change within its second."""
+def get(fs: S3FileSystem, key: str, path: Path, final: bool = False) -> None:
+    """A file, whole or not at all, with the time of what was fetched, unless that may still change within its second.
+
+    Args:
+        final: it does not change any more.
+    """
     info = fs.get_file_info(key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.fetched")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.fetched")
     try:
         with fs.open_input_stream(key) as f, temporary.open("wb") as out:
             shutil.copyfileobj(f, out, _PIECE)
-        if abs(time.time() - info.mtime.timestamp()) > _SETTLED_S:
+        if final or abs(time.time() - info.mtime.timestamp()) > _SETTLED_S:
             note(temporary, info)
         temporary.replace(path)
     except FileNotFoundError:  # taken back since it was listed

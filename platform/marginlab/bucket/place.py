@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # of a server that is not AWS's own
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
-# What every node must know. Credentials are not among it: nodes have their own.
-SETTINGS = (*ENDPOINTS, *REGIONS, "MARGINLAB_CACHE")
+SETTINGS = (*ENDPOINTS, *REGIONS)  # what every node must know; credentials are not among it: nodes have their own
+CACHE = "MARGINLAB_CACHE"
 _ADDRESS = re.compile(r"s3:/{1,2}([^/]*)/*(.*)")
 
 
@@ -33,7 +33,7 @@ class Away(OSError):
 
 def cache() -> Path:
     """Where this machine keeps what it has of such workspaces."""
-    return _cache(os.environ.get("MARGINLAB_CACHE", ""), os.environ.get("XDG_CACHE_HOME", ""))
+    return _cache(os.environ.get(CACHE, ""), os.environ.get("XDG_CACHE_HOME", ""))
 
 
 @lru_cache

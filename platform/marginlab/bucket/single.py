@@ -63,10 +63,19 @@ def hindrance(path: Path) -> str:
     return ""
 
 
-def check(path: Path) -> None:
-    """Refuse a workspace that can be neither read nor written, with what to do about it."""
-    if why := hindrance(path):
+def check(path: Path, *, writable: bool = False) -> None:
+    """Refuse a workspace that cannot be read, or written, with what to do about it."""
+    key = key_of(path)
+    if key is None:
+        return
+    name = key.partition("/")[0]
+    try:
+        with told(key) as fs:
+            why = "" if fs.get_file_info(name).type else f"s3://{key}: no such bucket"
+    except Away as e:
+        why = str(e.strerror)
+    if why := why or (hindrance(path) if writable else ""):
         raise InputError(
-            f"{why}. Is there such a bucket, may these credentials read and write it (environment, ~/.aws or the machine's role), and "
-            "does the server answer (AWS_REGION; AWS_ENDPOINT_URL where it is not AWS's)?"
+            f"{why}. Is there such a bucket, may these credentials read{' and write' if writable else ''} it (environment, ~/.aws or the "
+            "machine's role), and does the server answer (AWS_REGION; AWS_ENDPOINT_URL where it is not AWS's)?"
         )

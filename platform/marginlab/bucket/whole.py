@@ -71,5 +71,5 @@ def _get_all(fs: S3FileSystem, key: str, folder: Path, progress: Progress) -> No
     found = files(fs, key)
     done, total = 0, sum(int(i.size) for i in found.values())
     for name in in_order(found):
-        get(fs, f"{key}/{name}", folder / name)
+        get(fs, f"{key}/{name}", folder / name, final=True)
         progress(done := done + int(found[name].size), total)

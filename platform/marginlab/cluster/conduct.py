@@ -11,6 +11,7 @@ from pathlib import Path
 
 from marginlab import bucket, faults, stopping
 from marginlab.cluster.machines import Machines
+from marginlab.files import patiently
 from marginlab.fresh import Fresh
 from marginlab.plan import Plan
 from marginlab.runs import HEAVY
@@ -58,6 +59,7 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
     name = f"registrar-{plan.study.name}-{session}"
     ray_folder = folder / "ray"
     say, theirs = partial(faults.note, folder), there()
+    fetch = partial(bucket.fetch_runs, folder / "runs", HEAVY)
     actor = registrar.start(folder, name, session)
     ray.get(actor.over.remote())  # it has made the database before anybody looks into it
     step("search")
@@ -74,12 +76,12 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
     fresh = Fresh.of(plan, ray.get(actor.found.remote()))
     if all(params is None for params in fresh.winners.values()):
         raise InputError("No trial of any search was completed: marginlab status names the reasons.")
-    bucket.fetch_runs(folder / "runs", HEAVY)
+    patiently(fetch)
     step("confirmation")
     with reaping(theirs, say):
         confirm(plan.study.confirmation, fresh.tasks(), folder, packed, ray_folder, machines, session)
     if stopping.asked(folder):
         raise Stopped
-    bucket.fetch_runs(folder / "runs", HEAVY)
+    patiently(fetch)
     ray.kill(actor)
     storage.clear(ray_folder)

@@ -46,6 +46,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     source = str(Path(marginlab.__file__).parents[1])
     path = os.pathsep.join(dict.fromkeys([source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
     passed = {k: os.environ[k] for k in (*ENVIRONMENT, *bucket.SETTINGS) if k in os.environ}
+    passed[bucket.CACHE] = str(bucket.cache().parent)  # the same on all nodes, whatever their homes are
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
