@@ -18,10 +18,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-kills test-cluster soak test-browser test-servers lint bench audit locks
+.PHONY: help demo install test test-kills test-cluster soak test-browser test-servers s3 lint bench audit locks
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=$(PYTHON)  LOCK=$(LOCK) (cpu or gpu)  PIP_ARGS=$(PIP_ARGS)  VENV=$(VENV)"
 
@@ -36,7 +36,7 @@ test: install ## the tests; every skipped one is listed with its reason (PYTEST_
 test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (about nine minutes)
 	$(BIN)/python -m pytest -m kills tests/cluster tests/data tests/test_interrupted.py $(PYTEST_ARGS)
 
-test-cluster: install ## a Ray cluster of three hosts (network namespaces) that fail in many ways, root; ROUNDS=10 for other moments (15 minutes)
+test-cluster: install s3 ## a Ray cluster of three hosts (network namespaces) that fail in many ways, root; ROUNDS=10 for other moments (15 minutes)
 	$(BIN)/python -m pytest -m hosts tests/hosts $(PYTEST_ARGS)
 
 soak: install ## studies on those hosts with a fault every minute, for 20 minutes, root; SOAK_H=2 for two hours: what leaks, what is lost?
@@ -45,7 +45,7 @@ soak: install ## studies on those hosts with a fault every minute, for 20 minute
 test-browser: install ## the links of marginlab ui in headless Chromium; screenshots in build/screenshots (needs chromium, chromedriver)
 	$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
-test-servers: install ## tracking by a server with PostgreSQL and passwords, both real (needs PostgreSQL's programs)
+test-servers: install s3 ## tracking by a server with PostgreSQL and passwords, S3: all real (needs PostgreSQL's programs)
 	$(BIN)/python -m pytest -m servers tests/servers $(PYTEST_ARGS)
 
 lint: install ## style, formatting and types
@@ -72,6 +72,17 @@ $(BIN)/python:
 	  echo "MarginLab needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$( ($(PYTHON) -V) 2>/dev/null || echo not there)." \
 	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# Swift's packages are no concern of the program's: it has an environment of its own, and tests/s3.py starts it from there.
+SWIFT_VERSION := 2.38.3
+SWIFT := build/swift-$(SWIFT_VERSION)
+
+s3: $(SWIFT)/bin/swift-proxy-server ## OpenStack Swift, the S3 server that tests start (done once)
+
+$(SWIFT)/bin/swift-proxy-server:
+	$(PYTHON) -m venv $(SWIFT)
+	$(SWIFT)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) \
+	  swift==$(SWIFT_VERSION) eventlet==0.41.3 pyeclib==1.8.0 xattr==1.3.0
 
 AUDIT_VERSION := 2.10.1
 AUDIT := build/pip-audit-$(AUDIT_VERSION)

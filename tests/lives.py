@@ -40,7 +40,7 @@ def life(root: Path, home: Path, name: str, spec: str = "killed") -> None:
     study, workspace = load_study(f"{Path(studies.__file__)}:{spec}"), Workspace.at(root)
     packed = workspace.prepare(study.datasets[0], lambda *_: None)
     plan = Plan(study, {"oai": packed.fingerprint}, ("oai",))
-    folder = workspace.study(name)
+    folder, there = workspace.study(name), {"oai": str(packed.folder)}
     declare(folder, plan)
     ask: dict[str, Any] = {"session": f"{time.time_ns()}", "study": str(folder)}
     registrar = Registrar(str(folder), ask["session"])
@@ -48,14 +48,14 @@ def life(root: Path, home: Path, name: str, spec: str = "killed") -> None:
     while not isinstance(ticket := registrar.ask(f"{ask['session']}/{number}"), str):
         path = Path(ticket["folders"][0])
         decide = lambda epoch, row, token=ticket["token"]: registrar.report(token, epoch, row["val/map"])  # noqa: E731
-        result = run_one(path, packed.folder, decide, ask, torch.device("cpu"))
+        result = run_one(path, there, decide, ask, torch.device("cpu"))
         assert result is not None
         registrar.tell(ticket["token"], result["state"], result["reason"])
         number += 1
     assert registrar.over()
     for task in Fresh.of(plan, registrar.found()).tasks():
         path = RunFolder.create(folder / task.folder, task.run, task.labels).path
-        run_one(path, packed.folder, decider({}, 0), ask, torch.device("cpu"))
+        run_one(path, there, decider({}, 0), ask, torch.device("cpu"))
     Tracker(root, folder).sync()
     write_report(Results.open(folder), folder / "report", None)
 

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_workspace_of_a_command_line() -> None:
-    assert job.workspace_of(["run", "x.py", "--workspace", "/w"]) == Path("/w")
-    assert job.workspace_of(["run", "-w", "/w", "x.py"]) == job.workspace_of(["run", "--workspace=/w"]) == Path("/w")
-    assert job.workspace_of(["run", "x.py"]) == Path("workspace")
+    assert job.workspace_of(["run", "x.py", "--workspace", "/w"]) == "/w"
+    assert job.workspace_of(["run", "-w", "/w", "x.py"]) == job.workspace_of(["run", "--workspace=/w"]) == "/w"
+    assert job.workspace_of(["run", "x.py"]) == "workspace"
 
 
 def test_a_job_has_the_secrets_of_its_workspace_and_keeps_its_code_there(

@@ -65,6 +65,7 @@ def plan(
     study = _file(study, phantom)
     loaded = load_study(study)
     space = _space(workspace)
+    space.fetch_for(loaded)
     space.check_sources(loaded, without=[d.name for d in loaded.datasets if assumed(d, space)])
     there = _machines(cpus, gpus, address)
     preflight(unweighted(loaded), there)  # a plan may be made before there is anything to train with
@@ -197,9 +198,11 @@ def status(
     from marginlab.drawing import status_view
     from marginlab.watching import dashboard_line, snapshot
 
-    folder = _study_folder(study, workspace)
+    folder, space = _study_folder(study, workspace, light=True), _space(workspace)
     try:
-        shot = keep_looking(console, folder) if follow else snapshot(folder)
+        shot = (
+            keep_looking(console, folder, lambda: space.fetch(folder.name, light=True)) if follow else snapshot(folder)
+        )
     except KeyboardInterrupt:
         console.print(f"No longer looking at {folder.name}, which goes on.")
         shot = snapshot(folder)
@@ -263,7 +266,7 @@ def compare(
     say_next(f"marginlab ui --workspace {workspace}")
 
 
-def _redeclare(folder: Path, spec: str, workspace: Path) -> None:
+def _redeclare(folder: Path, spec: str, workspace: str) -> None:
     from marginlab.declaration import load_study, redeclare
     from marginlab.lock import Held, locked
 
@@ -317,13 +320,12 @@ def sync(
 
     A finished study's report and champions go there too.
     """
-    from marginlab.lock import held
     from marginlab.tracking import Tracker, catch_up
     from marginlab.tracking.store import shown
 
     folder, space = _study_folder(study, workspace), _space(workspace)
     tracker = Tracker(space.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
-    at_work = held(space.lock(folder.name))
+    at_work = space.at_work(folder.name)
     counts = tracker.sync(at_work=at_work)
     console.print(
         f"{folder.name}: {counts['runs']} runs changed, {counts['points']} metric points sent.", highlight=False
@@ -372,23 +374,24 @@ app.command(epilog="Example:  marginlab match models:/automargin-demo-oai@champi
 )
 
 
-def _space(workspace: Path) -> Workspace:
+def _space(workspace: str) -> Workspace:
     from marginlab.workspace import Workspace
 
     return Workspace.at(workspace)
 
 
-def _study_folder(name: str | None, workspace: Path) -> Path:
+def _study_folder(name: str | None, workspace: str, light: bool = False) -> Path:
     space = _space(workspace)
     known = space.studies()
     if not known:
         raise InputError(
-            f"No study has begun in {space.root}: start one with marginlab run STUDY.py, or name another --workspace."
+            f"No study has begun in {space}: start one with marginlab run STUDY.py, or name another --workspace."
         )
     if name is None:
-        return max((space.study(n) for n in known), key=lambda p: (p / "study.json").stat().st_mtime)
+        name = max(known, key=lambda n: (space.study(n) / "study.json").stat().st_mtime)
     if name not in known:
-        raise InputError(f"There is no study {name!r} in {space.root}; there are {', '.join(known)}.")
+        raise InputError(f"There is no study {name!r} in {space}; there are {', '.join(known)}.")
+    space.fetch(name, light=light)
     return space.study(name)
 
 
@@ -400,12 +403,15 @@ def main(argv: list[str] | None = None) -> None:
         errors.print(Text.assemble(("marginlab: ", "red"), str(e)), soft_wrap=True)
         sys.exit(2)
     except OSError as e:
+        from marginlab.bucket import Away
         from marginlab.files import passes
 
         if not passes(e):
             raise
         what = (
-            f"{e.strerror}: {e.filename or 'a file could not be written'}. Make room, and run the same command again."
+            f"{e.strerror}. Run the same command again when it answers."
+            if isinstance(e, Away)
+            else f"{e.strerror}: {e.filename or 'a file could not be written'}. Make room, and run the same command again."
         )
         errors.print(Text.assemble(("marginlab: ", "red"), what), soft_wrap=True)
         sys.exit(2)

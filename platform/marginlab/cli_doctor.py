@@ -123,18 +123,20 @@ def _findings(
 @contextmanager
 def _marked(folder: Path) -> Iterator[str]:
     """A file in the workspace for others to see; what they write beside it goes with it."""
+    from marginlab import bucket
     from marginlab.doctor.node import MARK
+    from marginlab.files import write_text
 
     mark = f"{MARK}-{uuid.uuid4().hex[:12]}"
     with suppress(OSError):  # judged below
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / mark).write_text(mark)
+        write_text(folder / mark, mark, patient=False)
     try:
         yield mark
     finally:
         for path in folder.glob(f"{mark}*"):
             with suppress(OSError):
                 path.unlink()
+                bucket.remove(path)
 
 
 def _study(spec: str, space: Workspace) -> tuple[Study | None, Finding]:
@@ -144,6 +146,7 @@ def _study(spec: str, space: Workspace) -> tuple[Study | None, Finding]:
 
     try:
         study = load_study(spec)
+        space.fetch_for(study)
         space.check_sources(study)
     except InputError as e:
         return None, Finding("study", "", WRONG, str(e))

@@ -14,7 +14,7 @@ from marginlab.shell import HERE, WorkspaceOption, console, say_next
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
-    from marginlab.cluster.jobs import Job, Jobs
+    from marginlab.cluster.jobs import Job, Jobs, Record
 
 AddressOption = Annotated[
     str, typer.Option(help="The cluster's dashboard, such as http://head:8265, or the end of a tunnel to it.")
@@ -27,8 +27,12 @@ def submit(
     study: Annotated[str, typer.Argument(help="A study file, or file.py:name for another study in it than 'study'.")],
     address: AddressOption,
     workspace: Annotated[
-        Path,
-        typer.Option("--workspace", "-w", help="The folder for all output, as the nodes see it: shared, absolute."),
+        str,
+        typer.Option(
+            "--workspace",
+            "-w",
+            help="The folder for all output, as the nodes see it: shared, absolute; or s3://BUCKET/PREFIX.",
+        ),
     ],
     phantom: Annotated[
         bool,
@@ -60,11 +64,12 @@ def submit(
     """Do a whole study on a Ray cluster: send the code, begin the job, follow it. It does not need this machine any more.
 
     Sent are the Python files of the study's repository and what --include names, and MarginLab where it runs from a checkout.
-    Passwords and tokens are never sent: the job reads them from WORKSPACE/secrets.env (lines NAME=value, mode 0600).
+    Passwords and tokens are never sent: the job reads them from WORKSPACE/secrets.env (lines NAME=value, mode
+    0600), or ~/.config/marginlab/secrets.env of the head where the workspace is in object storage.
 
     Ctrl-C ends looking, not the job. Submitted again, a study carries on where it was.
     """
-    from marginlab import credentials
+    from marginlab import bucket, credentials
     from marginlab.cluster.jobs import Jobs, Record
     from marginlab.declaration import load_study
     from marginlab.package import collect
@@ -74,26 +79,27 @@ def submit(
     if phantom and attribute:
         raise InputError("--phantom is short for FILE.py:phantom: give one of the two.")
     attribute = "phantom" if phantom else attribute
-    if not workspace.is_absolute():
+    place = bucket.shown(bucket.folder_of(workspace)) if bucket.named(workspace) else workspace
+    if not bucket.named(workspace) and not Path(workspace).is_absolute():
         raise InputError(
-            f"--workspace {workspace}: give the absolute path of a folder that all nodes of the cluster see."
+            f"--workspace {workspace}: give the absolute path of a folder that all nodes of the cluster see, or s3://BUCKET/PREFIX."
         )
     loaded = load_study(f"{name}:{attribute}" if attribute else name)
-    environment = credentials.passed(env or [], os.environ, str(workspace))
+    environment = credentials.passed(env or [], os.environ, place)
     package = collect(Path(name), include or [])
-    arguments = [f"{package.study}:{attribute}" if attribute else package.study, "--workspace", str(workspace)]
+    arguments = [f"{package.study}:{attribute}" if attribute else package.study, "--workspace", place]
     for option, uri, instead in (
         ("--tracking-uri", tracking_uri, "MLFLOW_TRACKING_USERNAME=... and MLFLOW_TRACKING_PASSWORD=..."),
         ("--study-database", study_database, "PGPASSWORD=..."),
     ):
         if uri is not None:
-            credentials.refuse_login(uri, option, instead, str(workspace))
+            credentials.refuse_login(uri, option, instead, place)
             arguments += [option, uri]
     arguments += ["--allow-embeddings"] if allow_embeddings else []
     jobs = Jobs(address)
     with tempfile.TemporaryDirectory(prefix="marginlab-") as temporary:
         digest = package.write(Path(temporary), git_commit())
-        record = Record(loaded.name, str(workspace), tuple(arguments), digest, python)
+        record = Record(loaded.name, place, tuple(arguments), digest, python)
         extra = ("--fresh",) if fresh else ()
         job = jobs.submit(record, environment, extra=extra, package=Path(temporary))
     own = "" if package.brings_marginlab else "; MarginLab is that of the nodes"
@@ -124,7 +130,20 @@ def resume(
             f"{before.id} was not submitted by marginlab submit, so it cannot be submitted again from here: repeat your command."
         )
     given = {k: v for k, v in before.environment.items() if k not in SETTINGS}
-    _begun(jobs, jobs.submit(before.record, given, package=None), no_wait)
+    _begun(jobs, jobs.submit(before.record, given, package=_kept(before.record)), no_wait)
+
+
+def _kept(record: Record) -> Path | None:
+    """The code of a job whose workspace is in object storage, which is fetched here to be sent again; nodes see any other."""
+    from marginlab import bucket
+    from marginlab.package import kept_at
+    from marginlab.workspace import Workspace
+
+    if not bucket.named(record.workspace) or not record.package:
+        return None
+    folder = kept_at(Workspace.at(record.workspace).root, record.package)
+    bucket.fetch(folder)
+    return folder
 
 
 def _begun(jobs: Jobs, job: Job, no_wait: bool) -> None:
@@ -215,15 +234,14 @@ def stop(
     say_next(f"marginlab status {job.id} --follow --address {jobs.address}")
 
 
-def _stop_here(study: str, workspace: Path) -> None:
+def _stop_here(study: str, workspace: str) -> None:
     from marginlab import stopping
-    from marginlab.lock import held
     from marginlab.workspace import Workspace
 
     space = Workspace.at(workspace)
     folder = space.study(study)
-    if not held(space.lock(study)):
-        raise InputError(f"Nobody is at work on a study {study!r} in {space.root}. A job is stopped with --address.")
+    if not space.at_work(study):
+        raise InputError(f"Nobody is at work on a study {study!r} in {space}. A job is stopped with --address.")
     folder.mkdir(parents=True, exist_ok=True)
     stopping.ask(folder)
     console.print(f"{study}: asked to stop; the epochs in progress end first.", highlight=False)

@@ -60,10 +60,13 @@ def embed(
     from marginlab.matching.images import listed
     from marginlab.matching.model import opened
     from marginlab.values import InputError
+    from marginlab.workspace import Workspace
 
     if out.suffix.lower() != ".parquet":
         raise InputError(f"{out}: embeddings are written as Parquet; end the name with .parquet.")
-    with opened(model, workspace, tracking_uri=tracking_uri, trust_code=trust_code, device=device) as network:
+    with opened(
+        model, Workspace.at(workspace).root, tracking_uri=tracking_uri, trust_code=trust_code, device=device
+    ) as network:
         pictures = listed(images, network.config, flip)
         with Bar("embedding") as bar:
             made = embedding.embed(network, pictures, bar.at)
@@ -99,9 +102,12 @@ def match(
     from marginlab.matching import embed as embedding
     from marginlab.matching import match as matching
     from marginlab.matching.model import opened
+    from marginlab.workspace import Workspace
 
     matching.check(out)
-    with opened(model, workspace, tracking_uri=tracking_uri, trust_code=trust_code, device=device) as network:
+    with opened(
+        model, Workspace.at(workspace).root, tracking_uri=tracking_uri, trust_code=trust_code, device=device
+    ) as network:
         sides = []
         for what, given in (("queries", query), ("gallery", gallery)):
             with Bar(what) as bar:

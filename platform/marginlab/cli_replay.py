@@ -47,9 +47,10 @@ def replay(
         raise InputError("--profile takes as many batches as it needs: leave out --epochs.")
     if device is not None:
         _check_device(device)
-    root = Workspace.at(workspace).root
-    folder = find_run(root, run)
-    data = find_data(root, folder.run.data)
+    space = Workspace.at(workspace)
+    space.fetch_all()
+    folder = find_run(space.root, run)
+    data = find_data(space.root, folder.run.data)
     console.print(f"[bold]{folder.path.name}[/] {folder.labels}", highlight=False, soft_wrap=True)
     if profile:
         _profile(folder, data, out, device)
@@ -57,7 +58,7 @@ def replay(
         _replay(folder, data, epochs, device, workspace)
 
 
-def _replay(folder: RunFolder, data: PackedDataset, epochs: int | None, device: str | None, workspace: Path) -> None:
+def _replay(folder: RunFolder, data: PackedDataset, epochs: int | None, device: str | None, workspace: str) -> None:
     from marginlab.replay import Epoch, summary
     from marginlab.replay import replay as again
     from marginlab.runs import OBJECTIVE

@@ -1,4 +1,4 @@
-"""Passwords and tokens of a job: a file that only its owner can read, on storage that the cluster sees.
+"""Passwords and tokens of a job: a file that only its owner can read, where the cluster sees it.
 
 What a job is submitted with (command line, environment, metadata) is shown by Ray to everyone who may use the cluster, and is kept
 for as long as the cluster lives. So a secret is never sent along: whoever owns it puts it into a file once, the job reads it.
@@ -13,13 +13,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from marginlab import bucket
 from marginlab.values import InputError
 
-FILE = "secrets.env"  # in the workspace
+FILE = "secrets.env"  # in the workspace; of one in object storage, in the user's own folder on the head
+OWN = "~/.config/marginlab"
 _SECRET = re.compile(
     r"TOKEN|PASSW|PASSPHRASE|SECRET|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE|_KEY$|USERNAME", re.IGNORECASE
 )
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)")
+
+
+def place(workspace: Path | str) -> Path:
+    """The file of a workspace."""
+    return Path(OWN).expanduser() / FILE if bucket.named(workspace) else Path(workspace) / FILE
+
+
+def told(workspace: str) -> str:
+    """The same for people, who are elsewhere."""
+    return f"{OWN if bucket.named(workspace) else workspace}/{FILE}"
 
 
 def passed(names: Iterable[str], environment: Mapping[str, str], workspace: str) -> dict[str, str]:
@@ -37,7 +49,7 @@ def passed(names: Iterable[str], environment: Mapping[str, str], workspace: str)
         if _SECRET.search(name) or has_login(environment[name]):
             raise InputError(
                 f"--env {name}: that looks like a secret, and what is sent with a job can be read by everyone who may use the "
-                f"cluster. Write it into {workspace}/{FILE} on the cluster instead, a line NAME=value each, mode 0600."
+                f"cluster. Write it into {told(workspace)} on the cluster instead, a line NAME=value each, mode 0600."
             )
         out[name] = environment[name]
     return out
@@ -48,7 +60,7 @@ def refuse_login(uri: str, option: str, instead: str, workspace: str) -> None:
     if has_login(uri):
         raise InputError(
             f"{option}: leave the password out of the address, which is shown with the job. Write {instead} into "
-            f"{workspace}/{FILE} on the cluster, mode 0600."
+            f"{told(workspace)} on the cluster, mode 0600."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -32,6 +33,7 @@ SAYS = {
 }
 TRAINING = (SAYS["search"], SAYS["confirmation"])  # steps in which epochs are in progress
 LOOK_PERIOD_S = 2.0  # between looks at the study's folder
+FETCH_PERIOD_S = 10.0  # between looks at a folder that is elsewhere
 LINE_PERIOD_S = 10.0  # between lines where the output is no terminal
 PATIENCE = 15  # looks in a row that may fail
 TRIAL_STATES = ("complete", "pruned", "failed", "running")
@@ -117,9 +119,13 @@ def one_line(shot: Snapshot) -> str:
     )
 
 
-def follow(console: Console, folder: Path) -> Snapshot:
-    """Draw a study that another process runs until it ends or stops; returns the last look. It is only looked at."""
-    shot, said, missed = snapshot(folder), float("-inf"), 0
+def follow(console: Console, folder: Path, fetch: Callable[[], None] = lambda: None) -> Snapshot:
+    """Draw a study that another process runs until it ends or stops; returns the last look. It is only looked at.
+
+    Args:
+        fetch: called now and then to have its folder here as it is, where that is not on this machine.
+    """
+    shot, said, missed, fetched = snapshot(folder), float("-inf"), 0, time.monotonic()
     with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext() as live:
         while shot.step not in ENDED:
             if live is not None:
@@ -129,6 +135,9 @@ def follow(console: Console, folder: Path) -> Snapshot:
                 console.print(one_line(shot), highlight=False, soft_wrap=True)
             time.sleep(LOOK_PERIOD_S)
             try:
+                if time.monotonic() > fetched + FETCH_PERIOD_S:
+                    fetch()
+                    fetched = time.monotonic()
                 shot, missed = snapshot(folder), 0
             except Exception:  # a file or the database is being written at this moment
                 missed += 1

@@ -109,7 +109,10 @@ def _open_test(folder: RunFolder, dataset: PackedDataset, device: torch.device) 
     """Open the test split: embed it with the best network, keep the embeddings, score them."""
     run, subset = folder.run, dataset.test()
     network = build_seeded(run.training.network, dataset.channels, run.seed)
-    network.load_state_dict(folder.best_weights()[0])
+    # Read on rank 0 for all, as the checkpoint is.
+    best = distributed.broadcast_object(folder.best_weights()[0] if distributed.rank() == 0 else None)
+    assert best is not None
+    network.load_state_dict(best)
     embeddings = embed(network.to(device), subset, run.training, dataset.mean, dataset.std, device)
     if distributed.rank() != 0:
         return {}

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written aside, flushed to the disk, renamed.
+"""Files that are either whole or absent: written aside, flushed to the disk, renamed; and sent, where the workspace is elsewhere.
 
 What the platform writes waits for a disk that is full or read-only for a while (``patiently``): a run loses nothing by it.
 """
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from marginlab import bucket
 from marginlab.pulse import PULSE
 
 PATIENCE_S = 240.0  # for a disk to come back; less than ranks wait for one another
@@ -38,6 +39,7 @@ def aside(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as f:
             os.fsync(f.fileno())
         temporary.replace(path)
+        bucket.send(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -81,9 +83,13 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def append_line(path: Path, data: dict[str, Any]) -> None:
+def append_line(path: Path, data: dict[str, Any], patient: bool = True) -> None:
     """Append one JSON line and flush it to the disk; a line cut short by a crash is ended first, to be skipped by readers."""
-    patiently(lambda: _append(path, json.dumps(data) + "\n"))
+
+    def append() -> None:
+        _append(path, json.dumps(data) + "\n")
+
+    patiently(append) if patient else append()
 
 
 def _append(path: Path, line: str) -> None:
@@ -93,6 +99,7 @@ def _append(path: Path, line: str) -> None:
         f.write(line.encode())
         f.flush()
         os.fsync(f.fileno())
+    bucket.send(path)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from marginlab import study_database
+from marginlab import bucket, study_database
 from marginlab.postgres_schema import WAITS
 
 
@@ -17,4 +17,6 @@ def hindrance(study_folder: Path) -> str:
             f.flush()
     except OSError as e:
         return f"{study_folder} cannot be written ({e.strerror}). {WAITS} when it can."
+    if why := bucket.hindrance(study_folder):
+        return f"{bucket.shown(study_folder)} cannot be written ({why}). {WAITS} when it can."
     return study_database.of(study_folder).hindrance()

@@ -11,14 +11,15 @@ from marginlab.cli import main as command_line
 from marginlab.package import NOTE, keep
 from marginlab.shell import HERE, errors
 from marginlab.values import InputError
+from marginlab.workspace import Workspace
 
 
-def workspace_of(argv: list[str]) -> Path:
+def workspace_of(argv: list[str]) -> str:
     """The workspace that a command line names."""
     for i, word in enumerate(argv):
         name, given, value = word.partition("=")
         if name in ("--workspace", "-w"):
-            return Path(value) if given else Path(*argv[i + 1 : i + 2])
+            return value if given else "".join(argv[i + 1 : i + 2])
     return HERE
 
 
@@ -27,12 +28,12 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     workspace = workspace_of(argv)
     try:
-        secrets = workspace / credentials.FILE
+        secrets = credentials.place(workspace)
         if secrets.exists():
             for name, value in credentials.read(secrets).items():
                 os.environ.setdefault(name, value)
         if Path(NOTE).exists():
-            keep(Path.cwd(), workspace)
+            keep(Path.cwd(), Workspace.at(workspace).root)
     except InputError as e:
         errors.print(f"marginlab: {e}", markup=False, soft_wrap=True)
         sys.exit(2)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import marginlab
+from marginlab import bucket
 from marginlab.values import InputError
 
 LIMIT = 20 * 2**20  # bytes; Ray keeps packages in the memory of the head
@@ -131,6 +132,8 @@ def keep(package: Path, workspace: Path) -> Path:
             partial.rename(kept)
         except OSError:  # another job was faster
             shutil.rmtree(partial, ignore_errors=True)
+        for path in sorted(p for p in kept.rglob("*") if p.is_file()):
+            bucket.send(path)
     return kept
 
 

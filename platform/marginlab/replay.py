@@ -5,6 +5,7 @@ A run that failed is trained up to the epoch that failed, to see whether it fail
 
 from __future__ import annotations
 
+import json
 import re
 import sysconfig
 import traceback
@@ -15,7 +16,8 @@ from typing import Any
 
 import torch
 
-from marginlab.data.packed import PackedDataset
+from marginlab import bucket
+from marginlab.data.packed import WITNESS, PackedDataset
 from marginlab.files import read_json
 from marginlab.runs import OBJECTIVE, RunFolder
 from marginlab.training import State, TrainingFailed, fit
@@ -80,17 +82,20 @@ def find_run(workspace: Path, name: str) -> RunFolder:
     if len(found) != 1:
         what = "no run" if not found else f"{len(found)} runs, among them {found[0]} and {found[1]}"
         raise InputError(
-            f"{name!r} names {what} in {workspace}: give a run's folder, its name or the beginning of its id."
+            f"{name!r} names {what} in {bucket.shown(workspace)}: give a run's folder, its name or the beginning of its id."
         )
     return RunFolder.open(found[0])
 
 
 def find_data(workspace: Path, fingerprint: str) -> PackedDataset:
     """The packed dataset of a workspace with this fingerprint."""
+    for name, content in bucket.witnesses(workspace / "data", WITNESS).items():
+        if json.loads(content).get("fingerprint") == fingerprint:
+            bucket.fetch_whole(workspace / "data" / name, WITNESS)
     for info in sorted(workspace.glob("data/*/dataset.json")):
         if read_json(info)["fingerprint"] == fingerprint:
             return PackedDataset.open(info.parent)
-    raise InputError(f"{workspace} has no packed dataset {fingerprint}: prepare it there first.")
+    raise InputError(f"{bucket.shown(workspace)} has no packed dataset {fingerprint}: prepare it there first.")
 
 
 def replay(

@@ -16,7 +16,7 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError
 
-from marginlab import stopping
+from marginlab import bucket, faults, stopping
 from marginlab.data.decoding import Hands
 from marginlab.data.packed import PackedDataset
 from marginlab.data.readers import READERS
@@ -27,10 +27,11 @@ from marginlab.lock import NO_LOCKS, Held, locked
 from marginlab.package import NOTE
 from marginlab.plan import Plan
 from marginlab.postgres import DatabaseAway
+from marginlab.runs import HEAVY
 from marginlab.search import read_progress
 from marginlab.simulated import Curves
 from marginlab.study import Dataset, Study
-from marginlab.study_database import choose, named, of, remember, require_alone
+from marginlab.study_database import Sqlite, choose, named, of, remember, require_alone
 from marginlab.tracking import Tracker, TrackingAway, answered, champion, connect, links
 from marginlab.values import InputError
 from marginlab.workspace import Progress, Workspace
@@ -76,6 +77,8 @@ def prepare_all(
     study: Study, workspace: Workspace, journal: Journal, progress: Progress, hands: Hands | None = None
 ) -> Plan:
     """Render and pack what is not packed yet; the plan knows the fingerprints. ``hands``: who decodes, as for ``prepare``."""
+    for dataset in study.datasets:
+        workspace.settle(dataset, progress)
     workspace.check_sources(study)
     if any(d.phantom is not None and not workspace.packed(d).exists() for d in study.datasets):
         journal.step("phantoms")
@@ -140,7 +143,10 @@ def run_study(
         InputError: what the user can mend, in a sentence. Somebody else being at work on the study is one.
         Stopped: the study was asked to stop (``stopping.ask``). Run again, it carries on.
     """
-    with _alone(workspace, study.name, on_trouble), named(study_database):
+    lock = workspace.lock(study.name)
+    with _alone(workspace, study.name, on_trouble), bucket.beating(lock), named(study_database):
+        bucket.check(workspace.root, writable=True)
+        workspace.fetch(study.name, exact=True)
         stopping.clear(workspace.study(study.name))
         return _run_study(
             study,
@@ -203,6 +209,11 @@ def _run_study(
     if tracking_uri is not None:
         connect(workspace.root, tracking_uri)  # a server that is not there is said before anything is done
     database = choose(folder, fresh=fresh)
+    if bucket.key_of(folder) is not None and isinstance(database, Sqlite):
+        raise InputError(
+            f"In a workspace in object storage ({workspace}) the searches are in PostgreSQL, so that they outlive this machine: "
+            "--study-database postgresql://USER@HOST/DATABASE, or MARGINLAB_STUDY_DATABASE."
+        )
     require_alone(study.name, database, on_trouble)
     with ExitStack() as ray:
         hands = None
@@ -303,6 +314,8 @@ class _Syncing:
 
     def _tracked(self) -> str:
         try:
+            bucket.fetch_runs(self.folder / "runs", HEAVY)
+            bucket.fetch(self.folder / faults.FOLDER)
             self.tracker.sync()
         except TrackingAway as e:
             return str(e)

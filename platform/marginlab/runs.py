@@ -33,7 +33,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from marginlab import usercode
+from marginlab import bucket, usercode
 from marginlab.data.subset import Subset
 from marginlab.files import append_line, patiently, read_json, read_lines, write_bytes, write_json, write_text
 from marginlab.training import Run
@@ -42,6 +42,8 @@ from marginlab.values import InputError, from_json, to_json
 ATTEMPTS = 3  # starts of one run in one session that got it no further
 OWNER = "owner.json"
 PARTWAY = "partway.safetensors"
+LAST = "last.safetensors"
+HEAVY = (LAST, PARTWAY)  # what only whoever trains the run needs
 PARTWAY_S = 600.0  # of training between two of them: what a crash can cost of a long epoch
 LEAVING_S = 5.0  # the same on a machine that is about to go
 OBJECTIVE = "val/map"  # what a run's best epoch is chosen by, as published
@@ -86,14 +88,14 @@ class RunFolder:
 
     def checkpoint(self) -> dict[str, Tensor] | None:
         """What a resumed run goes on from, or None where no epoch was finished."""
-        path = self.path / "last.safetensors"
+        path = self.path / LAST
         if not path.exists():
             return None
         return load_file(self.path / PARTWAY if self.partway() else path)
 
     def partway(self) -> int:
         """How many batches of the epoch after the last whole one were trained and kept."""
-        whole, part = self.path / "last.safetensors", self.path / PARTWAY
+        whole, part = self.path / LAST, self.path / PARTWAY
         if not (whole.exists() and part.exists()):
             return 0
         note = _note(part)
@@ -156,7 +158,7 @@ class Recorder:
         self.owner = {"id": secrets.token_hex(8), "pid": os.getpid(), "host": os.uname().nodename}
         write_json(self.path / OWNER, self.owner)  # first: what is read next, nobody changes any more
         rows = folder.epochs()
-        last = self.path / "last.safetensors"
+        last = self.path / LAST
         if last.exists():
             row = _note(last)
             rows = [r for r in rows if r["epoch"] < row["epoch"]] + [row]
@@ -166,7 +168,11 @@ class Recorder:
         write_text(self.path / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
 
     def _must_own(self) -> None:
-        if (owner := patiently(lambda: read_json(self.path / OWNER))) != self.owner:
+        def read() -> dict[str, Any]:
+            bucket.bring(self.path / OWNER)
+            return dict(read_json(self.path / OWNER))
+
+        if (owner := patiently(read)) != self.owner:
             raise Superseded(f"{self.path} is written by process {owner['pid']} on {owner['host']} by now.")
 
     @property
@@ -186,7 +192,7 @@ class Recorder:
                 write_embeddings(self.path / "embeddings" / "validation.parquet", state.embeddings, state.subset)
         # The checkpoint cannot time its own writing: it knows the seconds up to here, the row's last word adds the rest.
         row["time/checkpoint_s"] = time.perf_counter() - began
-        _save(self.path / "last.safetensors", state.tensors(), row)
+        _save(self.path / LAST, state.tensors(), row)
         append_line(self.path / "epochs.jsonl", row)
         with suppress(OSError):  # it is of no use any more, and does no harm
             (self.path / PARTWAY).unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,9 +14,9 @@ console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ e
 errors = Console(stderr=True, soft_wrap=True)
 
 WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="The folder that all of your output lives in.")
+    str, typer.Option("--workspace", "-w", help="The folder that all of your output lives in; or s3://BUCKET/PREFIX.")
 ]
-HERE = Path("workspace")
+HERE = "workspace"
 
 
 def say_next(what: str) -> None:

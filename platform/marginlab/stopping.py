@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from marginlab import bucket
+
 WISH = "stop"  # the file's name
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -23,14 +25,21 @@ class Stopped(Exception):
 
 def ask(study_folder: Path) -> None:
     (study_folder / WISH).touch()
+    bucket.send(study_folder / WISH)
 
 
 def asked(study_folder: Path) -> bool:
-    return (study_folder / WISH).exists()
+    if (study_folder / WISH).exists():
+        return True
+    try:
+        return bucket.there(study_folder / WISH)
+    except OSError:  # it is asked again after the next epoch
+        return False
 
 
 def clear(study_folder: Path) -> None:
     (study_folder / WISH).unlink(missing_ok=True)
+    bucket.remove(study_folder / WISH)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from marginlab import faults, study_database
+from marginlab import bucket, faults, study_database
 from marginlab.declaration import read_plan
 from marginlab.files import read_json, read_lines
 from marginlab.fresh import KINDS, Fresh
@@ -168,7 +168,7 @@ def _step(folder: Path) -> tuple[str, float]:
     status = read_json(path) if path.exists() else {"step": "stopped"}
     step, since = str(status["step"]), float(status.get("since", 0.0))
     if not held(lock):
-        return ("done" if step == "done" else "stopped"), since
+        return (step if step == "done" or bucket.beats(lock) else "stopped"), since
     holder = read_lines(lock)
     if step in ENDED and holder and holder[0]["since"] > since:
         return "starting", since  # run again, and not yet come to a step of its own

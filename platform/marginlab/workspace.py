@@ -3,6 +3,8 @@
 data/<dataset>-<id>/     packed datasets; raw/<dataset>-<id>/ rendered phantoms
 studies/<study>/         study.json, optuna.db (or storage.json), runs/, summary.json, report/; studies/<study>.lock while one is at work on it
 mlflow.db, mlruns/       the tracking store, unless a server is used
+
+A workspace in object storage is a folder of this machine's too, which is kept in step with it (bucket/).
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from marginlab import bucket
 from marginlab.data.adding import restore
 from marginlab.data.decoding import Hands
-from marginlab.data.packed import PackedDataset
+from marginlab.data.packed import WITNESS, PackedDataset
 from marginlab.data.readers import reader as reader_named
 from marginlab.data.store import prepare
-from marginlab.lock import Held, locked
+from marginlab.lock import Held, held, locked
+from marginlab.runs import HEAVY
 from marginlab.simulated import Curves
 from marginlab.study import Dataset, Study
 from marginlab.values import InputError, fingerprint
@@ -34,7 +38,19 @@ class Workspace:
 
     @classmethod
     def at(cls, root: Path | str) -> Workspace:
-        return cls(Path(root).absolute())
+        """A folder, or ``s3://BUCKET/PREFIX``.
+
+        Raises:
+            InputError: the object storage does not answer, or refuses.
+        """
+        if not bucket.named(root):
+            return cls(Path(root).absolute())
+        space = cls(bucket.folder_of(root))
+        bucket.check(space.root)
+        return space
+
+    def __str__(self) -> str:
+        return bucket.shown(self.root)
 
     def study(self, name: str) -> Path:
         return self.root / "studies" / name
@@ -49,9 +65,43 @@ class Workspace:
         if not folder.exists():
             return None
         aside = folder.with_name(f"{name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        return folder.rename(aside)
+        folder.rename(aside)
+        bucket.move(folder, aside)
+        return aside
+
+    def at_work(self, name: str) -> bool:
+        """Whether somebody works on a study."""
+        return held(self.lock(name)) or bucket.beats(self.lock(name))
+
+    def fetch(self, name: str, *, light: bool = False, exact: bool = False) -> None:
+        """Have a study here that is in object storage, but for what only its own workers need.
+
+        Args:
+            light: neither weights nor embeddings.
+            exact: and nothing else: this process is about to work on the study.
+        """
+
+        def wanted(file: str) -> bool:
+            return not light or file.endswith((".json", ".jsonl", ".py"))
+
+        if exact or not held(self.lock(name)):  # who holds it is on this machine, and ahead of what was sent
+            bucket.fetch(
+                self.study(name), lambda file: wanted(file) and file.rpartition("/")[2] not in HEAVY, exact=exact
+            )
+
+    def fetch_for(self, study: Study, progress: Progress = lambda *_: None) -> None:
+        """Have here what is in object storage of a study and its datasets."""
+        self.fetch(study.name)
+        for dataset in study.datasets:
+            self.settle(dataset, progress)
+
+    def fetch_all(self) -> None:
+        """Have here what is in object storage of all studies."""
+        for name in self.studies():
+            self.fetch(name)
 
     def studies(self) -> list[str]:
+        bucket.fetch(self.root / "studies", lambda file: file.endswith("/study.json") and file.count("/") == 1)
         return sorted(p.parent.name for p in (self.root / "studies").glob("*/study.json"))
 
     def packed(self, dataset: Dataset) -> Path:
@@ -115,14 +165,17 @@ class Workspace:
     ) -> PackedDataset:
         """The packed dataset, prepared first where it is not there yet, or brought up to its raw folder (``extend``)."""
         folder = self.packed(dataset)
+        self.settle(dataset, progress)
         if folder.exists() and not extend:
             return PackedDataset.open(folder)
         self.render(dataset, progress)
+        if bucket.key_of(self.raw(dataset)) is not None:
+            hands = None  # a phantom that was rendered on this machine, for this machine's eyes alone
         with self._alone(folder, progress):
             restore(folder)
             if folder.exists() and not extend:
                 return PackedDataset.open(folder)
-            return prepare(
+            made = prepare(
                 dataset.reader or reader_named(dataset.name),
                 self.raw(dataset),
                 folder,
@@ -135,6 +188,15 @@ class Workspace:
                 workers=workers,
                 hands=hands,
             )
+            bucket.send_whole(folder, WITNESS, _megabytes(f"send {dataset.name} (MB)", progress))
+            return made
+
+    def settle(self, dataset: Dataset, progress: Progress) -> None:
+        """A packed dataset that is in object storage, or should be, is there and here."""
+        folder = self.packed(dataset)
+        fetched = bucket.fetch_whole(folder, WITNESS, _megabytes(f"fetch {dataset.name} (MB)", progress))
+        if not fetched and (folder / WITNESS).exists():
+            bucket.send_whole(folder, WITNESS, _megabytes(f"send {dataset.name} (MB)", progress))
 
     def check_sources(self, study: Study, without: Collection[str] = ()) -> None:
         """Fail before anything starts where a raw folder or reader is missing. ``without``: datasets that may be missing."""
@@ -152,3 +214,7 @@ class Workspace:
                         f"Dataset {dataset.name!r}: there is no folder {self.raw(dataset)}. Put the images or a link to them "
                         "there, or correct root= in the study file."
                     )
+
+
+def _megabytes(what: str, progress: Progress) -> bucket.Progress:
+    return lambda done, total: progress(what, done >> 20, max(total >> 20, 1))

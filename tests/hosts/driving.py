@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from marginlab import bucket
 from tests.cluster import driving
 from tests.hosts import netns
 from tests.hosts.raycluster import RayCluster, wait
@@ -37,7 +38,7 @@ def _on_head(namespace: str, env: dict[str, str], log: Path, do: Callable[..., N
     do(*args)
 
 
-def drive(study: str, workspace: Path, address: str, database: str, tracking: str | None) -> None:
+def drive(study: str, workspace: Path | str, address: str, database: str, tracking: str | None) -> None:
     """``marginlab run`` of a study of tests/hosts/studies.py."""
     os.environ["MARGINLAB_STUDY_DATABASE"] = database
     from marginlab import running
@@ -112,14 +113,14 @@ class Driver:
     """One ``run`` of a study on a cluster of hosts."""
 
     def __init__(
-        self, head: Head, study: str, workspace: Path, database: str = "sqlite", tracking: str | None = None
+        self, head: Head, study: str, workspace: Path | str, database: str = "sqlite", tracking: str | None = None
     ) -> None:
         from tests.hosts import studies
 
         self.head, self.cluster, self._args = head, head.cluster, (head, study, workspace, database, tracking)
-        self.workspace = workspace
-        self.folder = workspace / "studies" / getattr(studies, study).name
-        self.log = self.cluster.folder / f"{workspace.name}.log"  # not beside it: that disk may be full
+        own = bucket.folder_of(workspace) if bucket.named(workspace) else Path(workspace)
+        self.folder = own / "studies" / getattr(studies, study).name
+        self.log = self.cluster.folder / f"{own.name}.log"  # not beside it: that disk may be full
         self.process = head.fork(self.log, drive, study, workspace, self.cluster.address, database, tracking)
 
     def again(self) -> Driver:

@@ -73,12 +73,22 @@ class RayCluster:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTEST_"))}
         path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
         own = {"HOME": str(home), "XDG_DATA_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        own["MARGINLAB_CACHE"] = str(self.cache)
         return {**kept, **ENVIRONMENT, **SOON, "RAY_AUTH_MODE": "token", **own}
 
     @property
     def disk(self) -> Path:
         """A small disk that all hosts see."""
         return self.folder / "disk"
+
+    @property
+    def cache(self) -> Path:
+        """The head's; on a worker a folder of its own has this name."""
+        return self.folder / "cache"
+
+    def private(self, host: Host) -> Path:
+        """That folder, as this machine sees it."""
+        return self.folder / f"cache-{host.namespace}"
 
     @property
     def protected(self) -> Path:
@@ -113,14 +123,17 @@ class RayCluster:
         self._ray(self.head, "--head", f"--port={PORT}", f"--dashboard-host={self.head.address}", "--num-cpus=0")
 
     def raise_worker(self, host: Host) -> None:
-        self._ray(host, f"--address={self.address}", f"--num-cpus={self.cpus}")
+        self.cache.mkdir(exist_ok=True)
+        self.private(host).mkdir(exist_ok=True)
+        mounted = f'mount --bind {self.private(host)} {self.cache} && exec "$@"'
+        self._ray(host, f"--address={self.address}", f"--num-cpus={self.cpus}", before=("sh", "-c", mounted, "sh"))
 
-    def _ray(self, host: Host, *options: str) -> None:
+    def _ray(self, host: Host, *options: str, before: tuple[str, ...] = ()) -> None:
         fixed = [f"--node-ip-address={host.address}", "--object-store-memory=100000000", "--disable-usage-stats"]
         fixed.append(f"--temp-dir={self.folder / host.namespace}")
         for left in reversed(range(TRIES)):  # Ray gives its own start half a minute, which a busy machine may not have
             try:
-                host.run(RAY, "start", *options, *fixed, env=self.env)
+                host.run(*before, RAY, "start", *options, *fixed, env=self.env)
                 return
             except AssertionError:
                 host.kill()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -10,10 +9,12 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from marginlab import faults, stopping
+from marginlab import bucket, faults, stopping
 from marginlab.cluster.machines import Machines
+from marginlab.files import patiently
 from marginlab.fresh import Fresh
 from marginlab.plan import Plan
+from marginlab.runs import HEAVY
 from marginlab.stopping import Stopped
 from marginlab.values import InputError
 
@@ -40,7 +41,7 @@ def conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machines
 
     try:
         _conduct(plan, folder, packed, machines, step)
-    except (RayError, TrainingFailedError, StorageInternalError) as e:
+    except (RayError, TrainingFailedError, StorageInternalError, bucket.Away) as e:
         last = (str(e).strip().splitlines() or [type(e).__name__])[-1]
         raise InputError(cannot_go_on(last)) from e
 
@@ -48,7 +49,7 @@ def conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machines
 def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machines, step: Step) -> None:
     import ray
 
-    from marginlab.cluster import registrar
+    from marginlab.cluster import registrar, storage
     from marginlab.cluster.confirming import confirm
     from marginlab.cluster.preflight import launcher
     from marginlab.cluster.reaper import reaping, there
@@ -56,15 +57,16 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
 
     session = f"{int(time.time())}-{uuid.uuid4().hex[:6]}"
     name = f"registrar-{plan.study.name}-{session}"
-    storage = folder / "ray"
+    ray_folder = folder / "ray"
     say, theirs = partial(faults.note, folder), there()
+    fetch = partial(bucket.fetch_runs, folder / "runs", HEAVY)
     actor = registrar.start(folder, name, session)
     ray.get(actor.over.remote())  # it has made the database before anybody looks into it
     step("search")
     most = len(plan.searches()) * plan.study.search.epochs_budget
     nested = launcher(plan.study.search.resources, machines) == "train"
     with reaping(theirs, say) if nested else nullcontext():
-        search(plan.study.search, folder, actor, name, session, packed, storage, machines, most)
+        search(plan.study.search, folder, actor, name, session, packed, ray_folder, machines, most)
     if stopping.asked(folder):
         raise Stopped
     if trouble := ray.get(actor.trouble.remote()):
@@ -74,10 +76,12 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
     fresh = Fresh.of(plan, ray.get(actor.found.remote()))
     if all(params is None for params in fresh.winners.values()):
         raise InputError("No trial of any search was completed: marginlab status names the reasons.")
+    patiently(fetch)
     step("confirmation")
     with reaping(theirs, say):
-        confirm(plan.study.confirmation, fresh.tasks(), folder, packed, storage, machines, session)
+        confirm(plan.study.confirmation, fresh.tasks(), folder, packed, ray_folder, machines, session)
     if stopping.asked(folder):
         raise Stopped
+    patiently(fetch)
     ray.kill(actor)
-    shutil.rmtree(storage, ignore_errors=True)  # Tune's and Train's own state is disposable
+    storage.clear(ray_folder)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import traceback
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from marginlab import distributed, stopping
+from marginlab import bucket, distributed, stopping
 from marginlab.cluster.leaving import looking, nodes_of_group
+from marginlab.cluster.storage import storage_of
 from marginlab.cluster.watched import watched
+from marginlab.data.packed import WITNESS
 from marginlab.executing import Decide, execute, never
 from marginlab.files import passes, patiently, write_text
 from marginlab.plan import OPENS_TEST
@@ -45,7 +47,7 @@ def train_group(
     epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
     config = RunConfig(
         name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
-        storage_path=str(storage),
+        **storage_of(storage),
         failure_config=FailureConfig(max_failures=(ATTEMPTS + 1) * (epochs + len(folders))),
         checkpoint_config=CheckpointConfig(num_to_keep=1),
         logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
@@ -83,10 +85,9 @@ def _worker(config: dict[str, Any]) -> None:
     """On every rank of the group."""
     device, nodes = get_device(), nodes_of_group()
     for index, path in enumerate(config["folders"]):
-        packed = Path(config["packed"][RunFolder.open(Path(path)).run.dataset])
         try:
             with looking(nodes) as leaving:
-                result = run_one(Path(path), packed, decider(config, index), config, device, leaving)
+                result = run_one(Path(path), config["packed"], decider(config, index), config, device, leaving)
         except Stopped:  # on every rank alike
             break
         # The folds of one trial: when the trial ends with one of them, the others are not begun.
@@ -98,7 +99,7 @@ def _worker(config: dict[str, Any]) -> None:
 
 def run_one(
     path: Path,
-    packed: Path,
+    packed: Mapping[str, str],
     decide: Decide,
     ask: dict[str, Any],
     device: torch.device,
@@ -109,32 +110,56 @@ def run_one(
     What the platform does to a run (a full disk, a lost registrar) is not the run's failure: it goes up, and the process
     or group is started again. So does, with several ranks, any other exception, because ranks that fail differently would
     wait for each other. A run that was started too often without getting further is marked as failed.
+
+    Args:
+        packed: packed dataset folder by dataset name.
     """
-    folder = RunFolder.open(path)
-    if folder.result() is None and distributed.rank() == 0 and folder.begin_attempt(ask["session"]) > ATTEMPTS:
-        Recorder(folder).finish("failed", f"It ended its processes {ATTEMPTS} times{folder.last_error()}.")
-    distributed.barrier()
-    try:
-        study = Path(ask["study"])
-        opens = folder.labels["kind"] in OPENS_TEST
-        return execute(
-            path,
-            packed,
-            decide,
-            open_test=opens,
-            device=device,
-            stop=lambda: stopping.asked(study),
-            leaving=leaving,
-            **ask.get("input", {}),
-        )
-    except (Stopped, Superseded):
-        raise
-    except Exception as e:
-        with suppress(OSError):
-            write_text(path / "error.txt", traceback.format_exc(), patient=False)
-        if distributed.world() > 1 or isinstance(e, RayError) or passes(e):
+    study = Path(ask["study"])
+    with _at_hand(path, study, packed) as (folder, data):
+        if folder.result() is None and distributed.rank() == 0 and folder.begin_attempt(ask["session"]) > ATTEMPTS:
+            Recorder(folder).finish("failed", f"It ended its processes {ATTEMPTS} times{folder.last_error()}.")
+        distributed.barrier()
+        try:
+            return execute(
+                path,
+                data,
+                decide,
+                open_test=folder.labels["kind"] in OPENS_TEST,
+                device=device,
+                stop=lambda: stopping.asked(study),
+                leaving=leaving,
+                **ask.get("input", {}),
+            )
+        except (Stopped, Superseded):
             raise
-        return Recorder(folder).finish("failed", f"{type(e).__name__}: {e}")
+        except Exception as e:
+            with suppress(OSError):
+                write_text(path / "error.txt", traceback.format_exc(), patient=False)
+            if distributed.world() > 1 or isinstance(e, RayError) or passes(e):
+                raise
+            return Recorder(folder).finish("failed", f"{type(e).__name__}: {e}")
+
+
+@contextmanager
+def _at_hand(path: Path, study: Path, packed: Mapping[str, str]) -> Iterator[tuple[RunFolder, Path]]:
+    """A run's folder and its packed dataset, which this machine may have to fetch first. Rank 0 alone writes to the former."""
+
+    def bring() -> tuple[RunFolder, Path]:
+        bucket.bring(study / "study.json")
+        bucket.fetch(study / "code")
+        if distributed.rank() == 0:
+            bucket.fetch(path, exact=True)
+        else:
+            bucket.bring(path / "run.json")
+        folder = RunFolder.open(path)
+        data = Path(packed[folder.run.dataset])
+        bucket.fetch_whole(data, WITNESS)
+        return folder, data
+
+    with bucket.alone(path) if distributed.rank() == 0 else nullcontext():
+        found = patiently(bring)
+        distributed.barrier()
+        yield found
 
 
 def decider(config: dict[str, Any], index: int) -> Decide:

@@ -10,10 +10,12 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from marginlab import bucket
 from marginlab.doctor import node as own
 from marginlab.values import InputError
 
 ANSWER_S = 180.0  # a node that has to import torch from a network disk takes its time
+FETCH_S = 3600.0  # and so does one that has to fetch a dataset from object storage
 LOOKS = 3  # at a clock: the quickest is believed
 
 
@@ -44,7 +46,9 @@ def look_everywhere(workspace: Path, mark: str, packed: Mapping[str, str]) -> di
     seen = {}
     for address, (looker, ref) in lookers.items():
         try:
-            seen[address] = ray.get(ref, timeout=ANSWER_S) | {"late": _late(looker)}
+            seen[address] = ray.get(ref, timeout=FETCH_S if bucket.key_of(workspace) and packed else ANSWER_S) | {
+                "late": _late(looker)
+            }
         except ray.exceptions.RayError as e:
             last = (str(e).strip().splitlines() or [type(e).__name__])[-1]
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,13 +12,13 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from marginlab import stopping, study_database
+from marginlab import bucket, stopping, study_database
 from marginlab.cluster.session import NAMESPACE
 from marginlab.declaration import read_plan
 from marginlab.files import patiently
 from marginlab.postgres import DatabaseAway
 from marginlab.postgres_schema import DatabaseHeld
-from marginlab.runs import Recorder, RunFolder
+from marginlab.runs import HEAVY, Recorder, RunFolder
 from marginlab.search import FINISHED, Book, Ticket
 from marginlab.sole_writer import SoleWriter
 from marginlab.stopwatch import Stopwatch
@@ -117,6 +118,7 @@ class Registrar:
 
     def _close(self) -> None:
         """Give a result to the run folders of all trials that ended: whoever ended one may have died before it did so."""
+        patiently(lambda: bucket.fetch_runs(self.folder / "runs", HEAVY))
         for ticket, state, reason in self._patiently(self.book.ended):
             self._close_trial(ticket, state, reason)
 
@@ -126,6 +128,7 @@ class Registrar:
                 path = self.folder / self.plan.trial(ticket.key, ticket.number, ticket.params, fold).folder
             except InputError:  # parameters that do not go together never had a folder
                 return
+            patiently(partial(bucket.fetch, path, exact=True))  # another machine may have written it
             if (path / "run.json").exists() and not (path / "result.json").exists():
                 folder = RunFolder.open(path)
                 earlier = "" if folder.begun else "The trial ended in an earlier fold."

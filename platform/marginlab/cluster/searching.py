@@ -13,9 +13,11 @@ from ray.exceptions import RayError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
+from marginlab import bucket
 from marginlab.cluster import registrar
 from marginlab.cluster.machines import Machines
 from marginlab.cluster.preflight import concurrency, gpus_per_worker, launcher
+from marginlab.cluster.storage import storage_of
 from marginlab.files import patiently
 from marginlab.runs import ATTEMPTS, RunFolder
 from marginlab.search import FINISHED, WAIT
@@ -96,7 +98,7 @@ def search(
         ),
         run_config=tune.RunConfig(
             name=f"search-{session}",
-            storage_path=str(storage),
+            **storage_of(storage),
             verbose=0,
             # Restarts of a lost actor; the run resumes from its folder, which counts them (RunFolder.begin_attempt).
             failure_config=tune.FailureConfig(max_failures=(ATTEMPTS + 1) * (rules.trial_epochs + 1)),
@@ -111,11 +113,12 @@ def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     from marginlab.cluster.leaving import looking, nodes_of_group
 
     ask = {**shared, **config}
-    packed = Path(shared["packed"][config["dataset"]])
     try:
         for index, path in enumerate(config["folders"]):
             with looking(nodes_of_group()) as leaving:
-                result = run_one(Path(path), packed, decider(ask, index), ask, torch.device(shared["device"]), leaving)
+                result = run_one(
+                    Path(path), ask["packed"], decider(ask, index), ask, torch.device(shared["device"]), leaving
+                )
             if result is None or result["state"] != "complete":
                 break
     except Stopped:
@@ -148,6 +151,8 @@ def _halt(ask: dict[str, Any], reason: str) -> None:
 
 def _end(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """Tell the registrar how the trial ended, from its last run's own result."""
+    for path in map(Path, config["folders"]):  # another machine may have written it
+        patiently(partial(bucket.bring, path / "result.json"))
     results = [RunFolder.open(Path(p)).result() for p in config["folders"]]
     begun = [r for r in results if r is not None]
     if not begun or (begun[-1]["state"] == "complete" and len(begun) < len(results)):

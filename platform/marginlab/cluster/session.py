@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import marginlab
+from marginlab import bucket
 from marginlab.cluster import ENVIRONMENT
 from marginlab.cluster.machines import Machines
 from marginlab.stopping import handlers_kept
@@ -44,11 +45,13 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         )
     source = str(Path(marginlab.__file__).parents[1])
     path = os.pathsep.join(dict.fromkeys([source, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
+    passed = {k: os.environ[k] for k in (*ENVIRONMENT, *bucket.SETTINGS) if k in os.environ}
+    passed[bucket.CACHE] = str(bucket.cache().parent)  # the same on all nodes, whatever their homes are
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "runtime_env": {"env_vars": {**{k: os.environ[k] for k in ENVIRONMENT}, "PYTHONPATH": path}},
+        "runtime_env": {"env_vars": {**passed, "PYTHONPATH": path}},
     }
     if address is None:
         # The dashboard stays on: without it Ray Train leaks placement groups.

@@ -16,7 +16,8 @@ from marginlab.data.subset import Data, Subset
 from marginlab.values import InputError
 
 FORMAT = 1
-FILES = ("dataset.json", "manifest.parquet", "images.npy", "report.json")
+WITNESS = "dataset.json"  # it has the fingerprint of all
+FILES = (WITNESS, "manifest.parquet", "images.npy", "report.json")
 FIELDS = ("name", "label", "size", "channels", "mean", "std", "fingerprint", "images", "phantom")
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import marginlab
-from marginlab.data.packed import PackedDataset
+from marginlab import bucket
+from marginlab.data.packed import WITNESS, PackedDataset
+from marginlab.files import write_text
 from marginlab.lock import NO_LOCKS, locked
 from marginlab.values import InputError
 
 PACKAGES = ("ray", "torch", "numpy", "optuna", "polars", "pyarrow", "mlflow")
-MARK = ".doctor"  # how the files begin that a look writes, and removes
+MARK = "doctor"  # how the files begin that a look writes, and removes
 SAMPLE = 64  # images of a dataset that are compared
 SEEN_S = 10.0  # how long a file that another node wrote may take to be seen
 _COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
@@ -74,7 +76,7 @@ def _workspace(folder: Path, mark: str) -> dict[str, Any]:
     own = folder / f"{mark}-{os.uname().nodename}-{os.getpid()}"
     found: dict[str, Any] = {"seen_after_s": seen, "wrote": own.name, "error": "", "free": 0, "locks": True}
     try:
-        own.write_text(mark)
+        write_text(own, mark, patient=False)
         found["free"] = shutil.disk_usage(folder).free
         with locked(own, needed=True):
             pass
@@ -88,7 +90,7 @@ def _workspace(folder: Path, mark: str) -> dict[str, Any]:
 def appears(path: Path) -> float | None:
     """Seconds until a file was seen, None where it was not: network file systems show others' files late."""
     began = time.monotonic()
-    while not path.exists():
+    while not (path.exists() if bucket.key_of(path) is None else bucket.there(path)):
         if time.monotonic() > began + SEEN_S:
             return None
         time.sleep(0.2)
@@ -98,6 +100,7 @@ def appears(path: Path) -> float | None:
 def dataset(folder: str) -> dict[str, Any]:
     """Fingerprint, number of images and a digest of some of them spread over all; or why it cannot be opened."""
     try:
+        bucket.fetch_whole(Path(folder), WITNESS)
         packed = PackedDataset.open(folder)
     except (InputError, OSError) as e:
         return {"error": str(e)}

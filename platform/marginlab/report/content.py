@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from marginlab import cost, tables
+from marginlab import bucket, cost, tables
 from marginlab.compare import Answer, answers, exploratory
 from marginlab.report.declared import declared
 from marginlab.report.limits import limits
@@ -195,7 +195,9 @@ def _grid(frame: pl.DataFrame) -> Grid:
 def _links(results: Results, link: Link | None) -> dict[str, str]:
     if link is None:  # the study lies at <workspace>/studies/<name>
         workspace = results.folder.resolve().parent.parent
-        return {"start MLflow, which prints the links": f"marginlab ui --workspace {shlex.quote(str(workspace))}"}
+        return {
+            "start MLflow, which prints the links": f"marginlab ui --workspace {shlex.quote(bucket.shown(workspace))}"
+        }
     start = {"start MLflow": link.command} if link.command else {}
     return {
         **start,

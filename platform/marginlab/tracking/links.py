@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from marginlab import bucket
 from marginlab.tracking import views
 from marginlab.tracking.projector import Tracker, search
 from marginlab.tracking.store import ENVIRONMENT, Store, connect, default_uri
@@ -56,7 +57,7 @@ def comparison(tracker: Tracker, port: int = PORT) -> Link:
         more = page.links()
         remote = store.uri.startswith("http")
     confirmed = any("/confirmation-" in folder for folder in tracker.folders())
-    command = None if remote else f"marginlab ui --workspace {shlex.quote(str(tracker.workspace))}"
+    command = None if remote else f"marginlab ui --workspace {shlex.quote(bucket.shown(tracker.workspace))}"
     return Link(command, urls["confirmation" if confirmed else "trial"], urls["trial"], tuple(more))
 
 
