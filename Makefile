@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(LOCK)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-kills test-cluster test-browser test-servers s3 lint bench audit locks
+.PHONY: help demo install test test-kills test-cluster soak test-browser test-servers s3 lint bench audit locks
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,13 +31,16 @@ demo: install ## a whole study on synthetic knees, on this machine: search, conf
 install: $(INSTALLED) ## make the virtual environment and install the locked versions (done once)
 
 test: install ## the tests; every skipped one is listed with its reason (PYTEST_ARGS="-k margins" for some)
-	$(BIN)/python -m pytest -n 2 -m "not kills and not browser and not servers and not hosts" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not kills and not browser and not servers and not hosts and not soak" $(PYTEST_ARGS)
 
 test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (about nine minutes)
 	$(BIN)/python -m pytest -m kills tests/cluster tests/data tests/test_interrupted.py $(PYTEST_ARGS)
 
 test-cluster: install s3 ## a Ray cluster of three hosts (network namespaces) that fail in many ways, root; ROUNDS=10 for other moments (15 minutes)
 	$(BIN)/python -m pytest -m hosts tests/hosts $(PYTEST_ARGS)
+
+soak: install ## studies on those hosts with a fault every minute, for 20 minutes, root; SOAK_H=2 for two hours: what leaks, what is lost?
+	$(BIN)/python -m pytest -m soak tests/hosts/test_soak.py $(PYTEST_ARGS)
 
 test-browser: install ## the links of marginlab ui in headless Chromium; screenshots in build/screenshots (needs chromium, chromedriver)
 	$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)

@@ -58,8 +58,12 @@ class Postgres:
     def uri(self, database: str, password: str | None = None) -> str:
         return f"postgresql+psycopg2://marginlab:{password or self.password}@{self.host}:{self.port}/{database}"
 
+    def address(self, database: str) -> str:
+        """As people write it."""
+        return self.uri(database).replace("+psycopg2", "")
+
     def connect(self, database: str) -> Any:
-        connection = psycopg2.connect(self.uri(database).replace("+psycopg2", ""))
+        connection = psycopg2.connect(self.address(database))
         connection.autocommit = True
         return connection
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from marginlab.files import append_line, aside, read_lines
-from marginlab.runs import Recorder, RunFolder, read_embeddings, write_embeddings
+from marginlab.runs import Recorder, RunFolder, Superseded, read_embeddings, write_embeddings
 from marginlab.training import fit
 from marginlab.values import InputError
 from tests.tiny import Keep, timeless, tiny_data, tiny_run
@@ -49,6 +50,24 @@ def test_a_folder_holds_what_fit_reported(tmp_path: Path) -> None:
         "embedding",
     ]
     assert not list((tmp_path / "run").glob(".*"))  # nothing half-written is left
+
+
+def test_whoever_was_given_up_writes_no_more(tmp_path: Path) -> None:
+    """A host that was cut off trains on while another one has its run: what the first one does then is for nothing."""
+    folder = RunFolder.create(tmp_path / "run", tiny_run(), {"kind": "trial"})
+    first, taken = Recorder(folder), []
+
+    def report(epoch, metrics, state):
+        first.epoch(epoch, metrics, state)
+        if epoch == 1:
+            taken.append(Recorder(folder))
+        return True
+
+    with pytest.raises(Superseded, match=rf"run is written by process {os.getpid()} on "):
+        fit(folder.run, tiny_data(), report, device="cpu")
+    assert [r["epoch"] for r in folder.epochs()] == [0, 1] == [r["epoch"] for r in taken[0].rows]
+    fit(folder.run, tiny_data(), lambda *a: taken[0].epoch(*a) or True, resume=folder.checkpoint(), device="cpu")
+    assert [r["epoch"] for r in folder.epochs()] == [0, 1, 2, 3]
 
 
 def test_embeddings_say_whose_they_are_where_it_is_known(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
     partway.safetensors      the same within the epoch after it, where that is a long one, or its machine is about to go
     best.safetensors         the network at its best epoch
     embeddings/*.parquet     validation: at the best epoch; test: of the best network, in confirmation alone
+    owner.json               the process that writes all this
     result.json              how it ended; a run without it is unfinished
 
 The checkpoint is the commit point of an epoch: it carries the epoch's row, and rows beyond it are trained again.
@@ -16,6 +17,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,13 +33,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from marginlab import usercode
+from marginlab import bucket, usercode
 from marginlab.data.subset import Subset
-from marginlab.files import append_line, read_json, read_lines, write_bytes, write_json, write_text
+from marginlab.files import append_line, patiently, read_json, read_lines, write_bytes, write_json, write_text
 from marginlab.training import Run
 from marginlab.values import InputError, from_json, to_json
 
 ATTEMPTS = 3  # starts of one run in one session that got it no further
+OWNER = "owner.json"
 PARTWAY = "partway.safetensors"
 LAST = "last.safetensors"
 HEAVY = (LAST, PARTWAY)  # what only whoever trains the run needs
@@ -56,7 +60,6 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, run: Run, labels: dict[str, Any]) -> RunFolder:
         if not (path / "run.json").exists():
-            path.mkdir(parents=True, exist_ok=True)
             write_json(path / "run.json", {"id": run.id, "run": to_json(run), "labels": labels})
         folder = cls.open(path)
         if folder.run.id != run.id:
@@ -139,12 +142,21 @@ class Kept(Protocol):
     def tensors(self) -> dict[str, Tensor]: ...
 
 
+class Superseded(RuntimeError):
+    """Another process goes on with the run: this one was given up, as all are whose host was cut off, and must not write."""
+
+
 class Recorder:
-    """Writes one run's folder while it trains (rank 0). :meth:`epoch` is the part of ``report`` that keeps things."""
+    """Writes one run's folder while it trains (rank 0). :meth:`epoch` is the part of ``report`` that keeps things.
+
+    Who makes a recorder takes the folder over: one that was there before, on whatever host, adds no more epochs to it.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.path = folder.path
+        self.owner = {"id": secrets.token_hex(8), "pid": os.getpid(), "host": os.uname().nodename}
+        write_json(self.path / OWNER, self.owner)  # first: what is read next, nobody changes any more
         rows = folder.epochs()
         last = self.path / LAST
         if last.exists():
@@ -155,6 +167,14 @@ class Recorder:
         self.rows = rows
         write_text(self.path / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
 
+    def _must_own(self) -> None:
+        def owner_now() -> Any:
+            bucket.bring(self.path / OWNER)
+            return read_json(self.path / OWNER)
+
+        if (owner := patiently(owner_now)) != self.owner:
+            raise Superseded(f"{self.path} is written by process {owner['pid']} on {owner['host']} by now.")
+
     @property
     def best(self) -> dict[str, Any] | None:
         """The row of the best epoch so far: the earliest of those with the highest objective."""
@@ -162,6 +182,7 @@ class Recorder:
         return max(scored, key=lambda r: (r[OBJECTIVE], -r["epoch"]), default=None)
 
     def epoch(self, epoch: int, metrics: dict[str, float], state: Kept) -> None:
+        self._must_own()
         began = time.perf_counter()
         row: dict[str, Any] = {"epoch": epoch, "time": time.time(), **metrics}
         self.rows.append(row)

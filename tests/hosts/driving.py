@@ -20,6 +20,7 @@ from tests.hosts import netns
 from tests.hosts.raycluster import RayCluster, wait
 
 LIMIT_S = 600.0
+LOOK_S = 2.0  # a study says what it waits for, and tells MLflow what is new, so often and not every ten seconds
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
@@ -37,23 +38,26 @@ def _on_head(namespace: str, env: dict[str, str], log: Path, do: Callable[..., N
     do(*args)
 
 
-def drive(study: str, workspace: Path | str, address: str, database: str) -> None:
+def drive(study: str, workspace: Path | str, address: str, database: str, tracking: str | None) -> None:
     """``marginlab run`` of a study of tests/hosts/studies.py."""
     os.environ["MARGINLAB_STUDY_DATABASE"] = database
-    from marginlab.running import run_study
+    from marginlab import running
     from marginlab.workspace import Workspace
     from tests.hosts import studies
+
+    running.SYNC_PERIOD_S = LOOK_S
 
     def say(sentence: str) -> None:
         print(f"{time.time():.1f} {sentence}", flush=True)
 
-    run_study(
+    running.run_study(
         getattr(studies, study),
         Workspace.at(workspace),
         on_step=say,
         progress=lambda *_: None,
         on_trouble=say,
         address=address,
+        tracking_uri=tracking,
     )
 
 
@@ -101,17 +105,23 @@ class Head:
         wait(self.nothing_is_reserved, "all CPUs free")
 
 
+class Ended(AssertionError):
+    """A study came to its end, a good one, while something was to happen to it."""
+
+
 class Driver:
     """One ``run`` of a study on a cluster of hosts."""
 
-    def __init__(self, head: Head, study: str, workspace: Path | str, database: str = "sqlite") -> None:
+    def __init__(
+        self, head: Head, study: str, workspace: Path | str, database: str = "sqlite", tracking: str | None = None
+    ) -> None:
         from tests.hosts import studies
 
-        self.head, self.cluster, self._args = head, head.cluster, (head, study, workspace, database)
-        own = bucket.folder_of(workspace) if bucket.named(workspace) else Path(workspace)
-        self.folder = own / "studies" / getattr(studies, study).name
-        self.log = self.cluster.folder / f"{own.name}.log"  # not beside it: that disk may be full
-        self.process = head.fork(self.log, drive, study, workspace, self.cluster.address, database)
+        self.head, self.cluster, self._args = head, head.cluster, (head, study, workspace, database, tracking)
+        self.workspace = bucket.folder_of(workspace) if bucket.named(workspace) else Path(workspace)
+        self.folder = self.workspace / "studies" / getattr(studies, study).name
+        self.log = self.cluster.folder / f"{self.workspace.name}.log"  # not beside it: that disk may be full
+        self.process = head.fork(self.log, drive, study, workspace, self.cluster.address, database, tracking)
 
     def again(self) -> Driver:
         """The same command."""
@@ -124,7 +134,9 @@ class Driver:
         """The first true answer; the study must not end before."""
         deadline = time.monotonic() + limit_s
         while not (answer := what()):
-            assert self.process.is_alive(), f"The study ended before its time.\n{self.said()}"
+            if not self.process.is_alive():
+                assert self.process.exitcode == 0, self.said()
+                raise Ended(f"The study ended before its time.\n{self.said()}")
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.02)
         return answer

@@ -105,7 +105,8 @@ def demolish(pid: int | None = None) -> None:
         Host(name, "").kill()
         run("ip", "netns", "del", name, check=False)
     run("ip", "link", "del", f"{prefix}br", check=False)
-    run("umount", f"/tmp/{prefix}/disk", check=False)
+    for mounted in ("disk", "protected", "disk"):  # one may lie over the other
+        run("umount", "--lazy", f"/tmp/{prefix}/{mounted}", check=False)
     shutil.rmtree(f"/tmp/{prefix}", ignore_errors=True)
 
 

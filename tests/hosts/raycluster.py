@@ -20,6 +20,7 @@ from tests.hosts.netns import Host
 
 PORT = 6379
 RAY = str(Path(sys.executable).with_name("ray"))
+RAYLET = "/raylet/raylet "  # in a raylet's title
 LIMIT_S = 240.0
 TRIES = 5
 DISK = "100m"
@@ -49,8 +50,13 @@ class RayCluster:
         folder.mkdir()
         cluster = cls(folder, hosts[0], hosts[1:], cpus)
         # Before anything runs on them: what is mounted later, hosts do not see.
-        cluster.disk.mkdir()
+        for place in (cluster.disk, cluster.protected):
+            place.mkdir()
         netns.run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(cluster.disk))
+        netns.run("mount", "--make-shared", str(cluster.disk))  # but for what is mounted over it
+        netns.run("mount", "--bind", str(cluster.disk), str(cluster.protected))
+        netns.run("mount", "--make-private", str(cluster.protected))
+        netns.run("mount", "-o", "remount,bind,ro", str(cluster.protected))
         cluster.env = cluster._environment()
         cluster.raise_head()
         for host in cluster.workers:
@@ -59,7 +65,7 @@ class RayCluster:
 
     def _environment(self) -> dict[str, str]:
         """A home of its own, with the cluster's token in it, and nothing of the caller's own Ray."""
-        home = self.folder / "home"
+        home = self.home
         (home / ".ray").mkdir(parents=True)
         token = home / ".ray" / "auth_token"
         token.touch(0o600)
@@ -83,6 +89,22 @@ class RayCluster:
     def private(self, host: Host) -> Path:
         """That folder, as this machine sees it."""
         return self.folder / f"cache-{host.namespace}"
+
+    @property
+    def protected(self) -> Path:
+        """The same disk, read-only."""
+        return self.folder / "protected"
+
+    def protect(self, host: Host | None = None) -> None:
+        """The disk is read-only from now on, for all hosts or, until it is raised again, for one. What is open for writing stays so,
+        as a study's lock does: because of it the kernel would refuse to remount the disk itself."""
+        there = [] if host is None else ["nsenter", "--mount", f"--target={min(self.pids(RAYLET, [host]))}"]
+        netns.run(*there, "mount", "--bind", str(self.protected), str(self.disk))
+
+    def unprotect(self) -> None:
+        """For all hosts again, if it was protected."""
+        if os.statvfs(self.disk).f_flag & os.ST_RDONLY:
+            netns.run("umount", "--lazy", str(self.disk))
 
     @property
     def address(self) -> str:
@@ -117,6 +139,11 @@ class RayCluster:
                 host.kill()
                 if not left:
                     raise
+
+    @property
+    def home(self) -> Path:
+        """Of all that runs on it."""
+        return self.folder / "home"
 
     def pids(self, title: str, hosts: list[Host] | None = None) -> dict[int, Host]:
         """Ray's processes whose title has these words, by process id, with the host that they run on."""

@@ -20,6 +20,7 @@ from tests.hosts.driving import Head, _forks
 from tests.hosts.raycluster import RayCluster, _title, wait
 from tests.searching import holding
 
+JOB = f"{sys.executable} -m marginlab.job"
 STUDY = f"{studies.__file__}:killed"
 
 
@@ -68,7 +69,7 @@ def laptop(cluster: RayCluster, tmp_path: Path) -> Laptop:
     return Laptop(cluster, tmp_path / "laptop")
 
 
-def test_a_study_survives_its_laptop_a_stop_and_the_death_of_its_driver(
+def test_a_study_survives_its_laptop_a_stop_and_deaths_of_its_driver(
     head: Head, laptop: Laptop, tmp_path: Path
 ) -> None:
     cluster, workspace, password = head.cluster, tmp_path / "jobs", secrets.token_hex(16)
@@ -96,19 +97,26 @@ def test_a_study_survives_its_laptop_a_stop_and_the_death_of_its_driver(
     laptop.call("resume", "killed", "--no-wait")
     assert "is already at work, as the job killed-2" in laptop.call(*submitted, code=2)
     wait(lambda: trained(folder) > before, "another epoch")
-    (driver,) = cluster.pids(f"{sys.executable} -m marginlab.job", [cluster.head])
+    (driver,) = cluster.pids(JOB, [cluster.head])
     environment = Path(f"/proc/{driver}/environ").read_text().split("\0")
     assert "SITE=north" in environment and os.readlink(f"/proc/{driver}/cwd").startswith(f"{workspace}/packages/")
-    os.kill(driver, signal.SIGKILL)
+    os.kill(driver, signal.SIGKILL)  # in the search
     assert "killed-2 failed: its process was killed (signal 9)" in laptop.call("status", "killed", "--follow", code=1)
     assert "killed-1 killed stopped" in (listed := laptop.call("status")) and "killed-2 killed failed" in listed
+
+    laptop.call("resume", "killed", "--no-wait")
+    (driver,) = wait(lambda: cluster.pids(JOB, [cluster.head]), "the third job")
+    wait(lambda: list(folder.glob("runs/*/*/*/confirmation-*/attempts.json")), "the first run of the confirmation")
+    os.kill(driver, signal.SIGKILL)
+    assert "killed-3 failed: its process was killed (signal 9)" in laptop.call("status", "killed", "--follow", code=1)
+    assert not (folder / "report").exists()
 
     assert "Report:" in laptop.call("resume", "killed")
     assert story(folder) == story(tmp_path / "quiet" / "studies" / "killed")
 
     token = laptop.token.read_text()
     assert not [line for line in shown if password in line or token in line]
-    assert password not in laptop.call("status", "killed-1") + laptop.call("logs", "killed-3") + details(laptop)
+    assert password not in laptop.call("status", "killed-1") + laptop.call("logs", "killed-4") + details(laptop)
     # The token lies in the cluster's own home alone, the password in the file that it was put into.
     assert holding([password, token], cluster.folder) == ["home/.ray/auth_token"]
     assert holding([password, token], workspace) == [FILE]

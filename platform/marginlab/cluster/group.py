@@ -24,7 +24,7 @@ from marginlab.executing import Decide, execute, never
 from marginlab.files import passes, patiently, write_text
 from marginlab.plan import OPENS_TEST
 from marginlab.pulse import PULSE
-from marginlab.runs import ATTEMPTS, Recorder, RunFolder
+from marginlab.runs import ATTEMPTS, Recorder, RunFolder, Superseded
 from marginlab.stopping import Stopped
 from marginlab.study import Resources
 
@@ -45,6 +45,15 @@ def train_group(
         ask: how ranks decide: ``{"session": ..., "study": folder, "registrar": name, "token": ..., ...}``.
     """
     epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
+    config = RunConfig(
+        name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
+        **storage_of(storage),
+        failure_config=FailureConfig(max_failures=(ATTEMPTS + 1) * (epochs + len(folders))),
+        checkpoint_config=CheckpointConfig(num_to_keep=1),
+        logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+    )
+    # Makes Train's own folder: a disk that cannot be written is waited for.
+    patiently(lambda: config.storage_context)  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         _watched,
         train_loop_config={
@@ -60,13 +69,7 @@ def train_group(
             resources_per_worker={"CPU": resources.cpus, **({"GPU": gpus} if gpus else {})},
         ),
         torch_config=TorchConfig(timeout_s=max(COLLECTIVE_TIMEOUT_S, 2 * int(resources.stalled_s))),
-        run_config=RunConfig(
-            name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
-            **storage_of(storage),
-            failure_config=FailureConfig(max_failures=(ATTEMPTS + 1) * (epochs + len(folders))),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
-        ),
+        run_config=config,
     )
     trainer.fit()
 
@@ -127,7 +130,7 @@ def run_one(
                 leaving=leaving,
                 **ask.get("input", {}),
             )
-        except Stopped:
+        except (Stopped, Superseded):
             raise
         except Exception as e:
             with suppress(OSError):

@@ -87,7 +87,8 @@ def search(
     else:
         nested = {"shared": shared, "resources": rules.resources, "gpus": gpus, "storage": storage}
         trainable = tune.with_resources(tune.with_parameters(_train_trial, **nested), registrar.HEAD)
-    tune.Tuner(
+    made = partial(
+        tune.Tuner,
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=RegistrarSearcher(actor, session),
@@ -102,7 +103,8 @@ def search(
             # Restarts of a lost actor; the run resumes from its folder, which counts them (RunFolder.begin_attempt).
             failure_config=tune.FailureConfig(max_failures=(ATTEMPTS + 1) * (rules.trial_epochs + 1)),
         ),
-    ).fit()
+    )
+    patiently(made).fit()  # it makes Tune's own folder
 
 
 def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
