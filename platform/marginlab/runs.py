@@ -168,11 +168,11 @@ class Recorder:
         write_text(self.path / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
 
     def _must_own(self) -> None:
-        def owner_now() -> Any:
+        def read() -> dict[str, Any]:
             bucket.bring(self.path / OWNER)
-            return read_json(self.path / OWNER)
+            return dict(read_json(self.path / OWNER))
 
-        if (owner := patiently(owner_now)) != self.owner:
+        if (owner := patiently(read)) != self.owner:
             raise Superseded(f"{self.path} is written by process {owner['pid']} on {owner['host']} by now.")
 
     @property

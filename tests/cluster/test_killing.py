@@ -52,14 +52,17 @@ def test_killed_at_random_moments(ray_here: None, quiet: Any, home: Path) -> Non
 
 
 @pytest.mark.kills
-def test_a_lost_trial_registrar_or_worker_costs_its_epoch_alone(ray_here: None, quiet: Any, home: Path) -> None:
+def test_a_lost_trial_registrar_controller_or_worker_costs_its_epoch_alone(
+    ray_here: None, quiet: Any, home: Path
+) -> None:
     driver = Driver("killed", home / "lost", home)
     for kind, epochs, title in (
         ("trial", 1, "ray::ImplicitFunc"),
         ("trial", 3, "ray::Registrar"),
+        ("confirmation", 0, "ray::TrainController"),  # as soon as there is one
         ("confirmation", 1, "ray::RayTrainWorker"),
     ):
-        assert driver.until(lambda: trained(driver.folder, kind) >= epochs)  # noqa: B023
+        assert driver.until(lambda: trained(driver.folder, kind) >= epochs and driver.workers(title))  # noqa: B023
         (victim,) = driver.workers(title)
         os.kill(victim, signal.SIGKILL)
     driver.end()

@@ -118,9 +118,9 @@ class Driver:
         from tests.hosts import studies
 
         self.head, self.cluster, self._args = head, head.cluster, (head, study, workspace, database, tracking)
-        self.workspace = bucket.folder_of(workspace) if bucket.named(workspace) else Path(workspace)
-        self.folder = self.workspace / "studies" / getattr(studies, study).name
-        self.log = self.cluster.folder / f"{self.workspace.name}.log"  # not beside it: that disk may be full
+        own = bucket.folder_of(workspace) if bucket.named(workspace) else Path(workspace)
+        self.folder = own / "studies" / getattr(studies, study).name
+        self.log = self.cluster.folder / f"{own.name}.log"  # not beside it: that disk may be full
         self.process = head.fork(self.log, drive, study, workspace, self.cluster.address, database, tracking)
 
     def again(self) -> Driver:

@@ -119,6 +119,7 @@ def worker_killed(saboteur: Saboteur, driver: Driver) -> None:
 
 @_fault
 def trial_or_controller_killed(saboteur: Saboteur, driver: Driver) -> None:
+    """In confirmation there is no trial, and the driver itself begins the group anew."""
     saboteur.kill(driver, (TRIAL, CONTROLLER))
 
 

@@ -77,7 +77,7 @@ SOAK_H = float(os.environ.get("SOAK_H", "0.333"))  # hours of faults (test_soak.
 lasting = dataclasses.replace(
     together,
     name="lasting",
-    search=dataclasses.replace(together.search, epochs_budget=12 * min(1 + round(10 * SOAK_H), 6)),
+    search=dataclasses.replace(together.search, epochs_budget=12 * min(1 + round(5 * SOAK_H), 6)),
     confirmation=dataclasses.replace(together.confirmation, seeds=2),
 )
 

@@ -91,7 +91,8 @@ class Vitals:
 
     def _groups(self) -> None:
         while not self.over.wait(LOOK_S):
-            self.groups.append(len(self.head.reserved()["groups"]))
+            with suppress(OSError):  # it did not answer in time
+                self.groups.append(len(self.head.reserved()["groups"]))
 
     def told(self, least_s: float) -> list[str]:
         """A line per kind of process."""
@@ -107,7 +108,16 @@ class Vitals:
                 if lives:
                     line += f"; {max(map(max, values)):.0f} {unit} at most, grew by {max(grown):.1f} ({max(slopes):+.1f} an hour)"
             lines.append(line)
-        return [*lines, f"placement groups, looked at {len(self.groups)} times: {self.groups}"]
+        early, late = self.most_groups()
+        return [
+            *lines,
+            f"placement groups: {early} at most in the first third of {len(self.groups)} looks, {late} in the last",
+        ]
+
+    def most_groups(self) -> tuple[int, int]:
+        """There at a time, in the first third of the looks and in the last."""
+        third = max(len(self.groups) // 3, 1)
+        return max(self.groups[:third], default=0), max(self.groups[-third:], default=0)
 
     def long(self, least_s: float) -> list[Life]:
         """Those that lived long enough for a judgement."""

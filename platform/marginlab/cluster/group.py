@@ -44,11 +44,10 @@ def train_group(
         packed: packed dataset folder by dataset name.
         ask: how ranks decide: ``{"session": ..., "study": folder, "registrar": name, "token": ..., ...}``.
     """
-    epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
     config = RunConfig(
         name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
         **storage_of(storage),
-        failure_config=FailureConfig(max_failures=(ATTEMPTS + 1) * (epochs + len(folders))),
+        failure_config=FailureConfig(max_failures=restarts(folders)),
         checkpoint_config=CheckpointConfig(num_to_keep=1),
         logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
     )
@@ -72,6 +71,12 @@ def train_group(
         run_config=config,
     )
     trainer.fit()
+
+
+def restarts(folders: list[str]) -> int:
+    """How often the training of these runs may be begun anew, whatever the reason: by then one of them has failed (``run_one``)."""
+    epochs = sum(RunFolder.open(Path(f)).run.training.epochs for f in folders)
+    return (ATTEMPTS + 1) * (epochs + len(folders))
 
 
 def _watched(config: dict[str, Any]) -> None:
