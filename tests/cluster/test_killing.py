@@ -63,7 +63,8 @@ def test_a_lost_trial_registrar_controller_or_worker_costs_its_epoch_alone(
         ("confirmation", 1, "ray::RayTrainWorker"),
     ):
         assert driver.until(lambda: trained(driver.folder, kind) >= epochs and driver.workers(title))  # noqa: B023
-        (victim,) = driver.workers(title)
-        os.kill(victim, signal.SIGKILL)
+        os.kill(
+            max(driver.workers(title)), signal.SIGKILL
+        )  # what a killed controller had begun may be there for a moment
     driver.end()
     assert story(driver.folder) == quiet["story"]

@@ -242,11 +242,9 @@ def tracking_away(saboteur: Saboteur, driver: Driver) -> None:
     saboteur.to_be_said.append(f"MLflow at {saboteur.tracking.url}")
 
 
-EARLY: list[Fault] = [
-    database_killed,
-    database_away,
-    tracking_away,
-]  # what lasts, and what must not strike while it does
+# What lasts, and what must not strike while it does; and what lets the study train on before it is over.
+EARLY: list[Fault] = [database_killed, database_away, tracking_away]
+LATE: list[Fault] = [host_cut_off]
 BALLAST = "ballast"
 
 

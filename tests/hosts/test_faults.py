@@ -12,7 +12,7 @@ import pytest
 from marginlab.tracking import Tracker
 from tests.cluster.driving import story
 from tests.hosts.driving import Driver, Head, trained
-from tests.hosts.faults import EARLY, FAULTS, Fault, Saboteur, database_away
+from tests.hosts.faults import EARLY, FAULTS, LATE, Fault, Saboteur, database_away
 from tests.hosts.projected import in_folders, in_mlflow
 from tests.hosts.raycluster import wait
 from tests.hosts.strikes import CONFIRMATION, REPORT, SEARCH
@@ -32,14 +32,16 @@ def drawn(number: int, epochs: dict[str, int]) -> list[tuple[str, int, Fault]]:
     """When each fault strikes in a round: the phase, how many epochs of it are trained by then, the fault.
 
     In every second round faults strike in the phase that they spared in the one before. What lasts (``EARLY``) comes first in its
-    phase, so that others strike meanwhile.
+    phase, so that others strike meanwhile, and what lets epochs pass (``LATE``) last.
     """
     order = Random(SEED + number // 2).sample(FAULTS, len(FAULTS))
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     found = []
     for phase, half in zip((SEARCH, CONFIRMATION), halves[:: 1 - number % 2 * 2], strict=True):
         draw = Random(f"{SEED}/{number}/{phase}")
-        half = sorted(draw.sample(half, len(half)), key=lambda f: EARLY.index(f) if f in EARLY else len(EARLY))
+        half = sorted(
+            draw.sample(half, len(half)), key=lambda f: EARLY.index(f) if f in EARLY else len(EARLY) + (f in LATE)
+        )
         moments = sorted(draw.choices(range(1, epochs[phase] - FROM_END[phase] + 1), k=len(half)))
         if database_away in half and (at := half.index(database_away) + 1) < len(half):
             moments[at] = moments[at - 1]  # a search waits for it: what comes next strikes at once
