@@ -17,7 +17,7 @@ from marginlab import faults
 from tests.hosts.driving import Driver
 from tests.hosts.netns import Host
 from tests.hosts.raycluster import RAYLET, wait
-from tests.hosts.strikes import Strike
+from tests.hosts.strikes import Strike, rows
 from tests.hosts.studies import word
 from tests.postgres import Postgres
 from tests.tracking.serving import Server
@@ -173,26 +173,23 @@ def host_cut_off(saboteur: Saboteur, driver: Driver) -> None:
 @_fault
 def worker_stopped(saboteur: Saboteur, driver: Driver) -> None:
     """It stands still, and the others of its group wait for it; the study says which rank it was, and where."""
-    known = len(faults.read(driver.folder))
-    host = _host_of_a_worker(driver)
+    _until_it_trains(driver)
+    since, host = time.time(), _host_of_a_worker(driver)
     saboteur.stopped.append(saboteur.kill(driver, (WORKER,), signal.SIGSTOP))
-    driver.until(lambda: len(faults.read(driver.folder)) > known)
-    said = [f.what for f in faults.read(driver.folder)[known:]]
-    assert any(s.startswith("Rank ") and host.namespace in s and "was not heard from for" in s for s in said), said
+    _until_noted(
+        driver, since, rf"Rank \d on {host.namespace}\b.* was not heard from for \d+ s: its process is stopped"
+    )
 
 
 @_fault
 def rank_hangs(saboteur: Saboteur, driver: Driver) -> None:
     """In its own code, its process as lively as ever, while the others wait in a collective; the study says where it was."""
-    known = len(faults.read(driver.folder))
-    rank = saboteur.random.choice(RANKS)
+    since, rank = time.time(), saboteur.random.choice(RANKS)
     heard = word(driver.cluster.home, rank)
     heard.touch()
     driver.until(lambda: not heard.exists())
-    driver.until(lambda: len(faults.read(driver.folder)) > known)
-    said = [f.what for f in faults.read(driver.folder)[known:]]
     last = rf"Rank {rank} on ml\d+w\d, last in epoch \d+, step \d+ of \d+, kept the others waiting for \d+ s\."
-    assert any(re.fullmatch(last, s) for s in said), said
+    _until_noted(driver, since, last)
 
 
 # -- disks and servers --------------------------------------------------------------------------------------------------
@@ -252,6 +249,17 @@ def _until_said(driver: Driver, words: str) -> None:
     """Once more than before."""
     said = driver.log.read_text().count(words)
     driver.until(lambda: driver.log.read_text().count(words) > said)
+
+
+def _until_it_trains(driver: Driver) -> None:
+    """Another epoch: ranks watch one another from when their group is there, and not while it starts."""
+    known = max(rows(driver.folder).values(), default=0.0)
+    driver.until(lambda: max(rows(driver.folder).values(), default=0.0) > known)
+
+
+def _until_noted(driver: Driver, since: float, pattern: str) -> None:
+    """Among the faults of the study."""
+    driver.until(lambda: [f for f in faults.read(driver.folder) if f.time >= since and re.match(pattern, f.what)])
 
 
 def _fill(disk: Path) -> Path:
