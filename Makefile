@@ -46,7 +46,7 @@ test-browser: install ## the links of marginlab ui in headless Chromium; screens
 	$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 test-servers: install s3 ## tracking by a server with PostgreSQL and passwords, S3: all real (needs PostgreSQL's programs)
-	$(BIN)/python -m pytest -m servers tests/servers $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m servers tests/servers $(PYTEST_ARGS)
 
 lint: install ## style, formatting and types
 	$(BIN)/ruff check

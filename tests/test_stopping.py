@@ -49,7 +49,8 @@ def test_a_signal_to_a_forked_child_is_the_childs_alone(tmp_path: Path) -> None:
 
 
 def test_a_handler_outlives_what_a_library_installs(tmp_path: Path) -> None:
-    default = signal.getsignal(signal.SIGTERM)
+    default = signal.SIG_DFL
+    before = signal.signal(signal.SIGTERM, default)  # Ray's own may be there, from a test before
     try:
         with gracefully(tmp_path, lambda: True, lambda sentence: None):
             with stopping.handlers_kept():
@@ -60,4 +61,4 @@ def test_a_handler_outlives_what_a_library_installs(tmp_path: Path) -> None:
             own = signal.signal(signal.SIGTERM, theirs := lambda *_: None)
         assert own is default and signal.getsignal(signal.SIGTERM) is theirs  # there was none of Python's
     finally:
-        signal.signal(signal.SIGTERM, default)
+        signal.signal(signal.SIGTERM, before)

@@ -269,7 +269,6 @@ def rss() -> float:
 
 def makespan(rounds: int = 4, epoch_s: float = 3.0) -> dict[str, Any]:
     """Trials that wait on 2 nodes x 8 logical CPUs."""
-    import ray
     from ray.cluster_utils import Cluster
 
     slots = 16
@@ -281,7 +280,6 @@ def makespan(rounds: int = 4, epoch_s: float = 3.0) -> dict[str, Any]:
         try:
             cluster.add_node(num_cpus=8, object_store_memory=100_000_000)
             with session(address=cluster.address):
-                ray.get([ray.remote(os.getpid).options(num_cpus=1).remote() for _ in range(slots)])
                 folder = curves(root / "curves", epoch_s)
                 dataset = Dataset("oai", curves=str(folder))
                 asked = study(dataset, fixed_margin(), rounds * slots, resources=Resources(pace=1.0))
@@ -292,16 +290,33 @@ def makespan(rounds: int = 4, epoch_s: float = 3.0) -> dict[str, Any]:
             cluster.shutdown()
         spans = [(begun(r), r.result()["time"], fit_seconds(r.epochs())) for r in runs]  # type: ignore[index]
     spans.sort()
-    ready = [b for b, _, _ in spans[:slots]]
-    last = ideal(ready, [s for _, _, s in spans])
+    workers = ready(spans, slots)
+    last = ideal(workers, [s for _, _, s in spans])
     # Counted from where the last worker was ready: before it, there were not 16.
-    start = ready[-1]
+    start = workers[-1]
     took = max(e for _, e, _ in spans) - start
     return {"share": (last - start) / took, "took": took, "trials": len(spans), "seconds": spans[0][2]}
 
 
+def ready(spans: list[tuple[float, float, float]], slots: int) -> list[float]:
+    """When each worker took its first trial: whenever more trials ran at once than ever before.
+
+    The first trials to begin are not it: a worker that is there early ends its first one before the last worker is there.
+    """
+    running: list[float] = []
+    found: list[float] = []
+    for begin, end, _ in sorted(spans):
+        while running and running[0] <= begin:
+            heapq.heappop(running)
+        heapq.heappush(running, end)
+        if len(running) > len(found):
+            found.append(begin)
+    return found + found[-1:] * (slots - len(found))
+
+
 def begun(run: RunFolder) -> float:
-    return (run.path / "run.json").stat().st_mtime
+    """When a worker took it; its folder is there before, while the worker starts."""
+    return (run.path / "attempts.json").stat().st_mtime
 
 
 def ideal(ready: list[float], seconds: list[float]) -> float:

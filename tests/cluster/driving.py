@@ -47,7 +47,7 @@ def _drive(study: str, workspace: Path, home: Path, address: str) -> None:
     )
 
 
-def run_here(study: Study, workspace: Path) -> Outcome:
+def run_here(study: Study, workspace: Path | str) -> Outcome:
     """``run`` in this process, without a word."""
 
     def nothing(*_: Any) -> None:

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 
 from marginlab import bucket
-from tests import postgres, s3
+from tests import s3
 from tests.cluster.driving import story, trained
 from tests.hosts.driving import Driver, Head
 from tests.hosts.faults import WORKER
+from tests.postgres import Postgres
 
 AWAY_S = 15.0
 
 
 def test_a_study_without_a_shared_disk_loses_a_host_its_storage_and_its_head(
-    head: Head, undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Head, database: Postgres, undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = head.cluster
-    with s3.serving(cluster.outside) as store, postgres.serving(cluster.outside) as database:
+    with s3.serving(cluster.outside) as store:
         store.make_bucket("ward")
-        database.create("studies")
         for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):  # a driver knows these, and tells all nodes
             monkeypatch.setitem(cluster.env, name, store.environment[name])
         login = Path(cluster.env["HOME"]) / ".aws" / "credentials"  # which every node has of its own
@@ -32,9 +32,7 @@ def test_a_study_without_a_shared_disk_loses_a_host_its_storage_and_its_head(
         login.write_text(f"[default]\naws_access_key_id={store.access_key}\naws_secret_access_key={store.secret_key}\n")
         for name, word in {**store.environment, "MARGINLAB_CACHE": str(cluster.cache)}.items():
             monkeypatch.setenv(name, word)
-        address = f"postgresql://marginlab:{database.password}@{database.host}:{database.port}/studies"
-        monkeypatch.setenv("PGPASSWORD", database.password)
-        driver = Driver(head, "together", "s3://ward/lab", address)
+        driver = Driver(head, "together", "s3://ward/lab", database.address("studies"))
         try:
             driver.until(lambda: trained(driver.folder) >= 2)
             host = driver.until(lambda: list(cluster.pids(WORKER).values()))[0]

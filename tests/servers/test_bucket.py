@@ -22,6 +22,8 @@ from marginlab.lock import locked
 from marginlab.package import collect, keep, kept_at
 from marginlab.values import InputError
 from marginlab.workspace import Workspace
+from tests.cluster import studies
+from tests.cluster.driving import run_here
 from tests.s3 import S3, serving
 
 pytestmark = pytest.mark.servers
@@ -307,10 +309,20 @@ def test_the_code_of_a_job_is_kept_there_and_found_from_elsewhere(on: Machine, t
     assert found is not None and below(found) == below(sent) and found != kept
 
 
+def test_searches_in_a_file_are_refused_before_anything_is_done(on: Machine) -> None:
+    """They would be lost with the head."""
+    here = on("a")
+    with pytest.raises(
+        InputError, match=r"s3://ward/.* the searches are in PostgreSQL.*--study-database postgresql://"
+    ):
+        run_here(studies.killed, bucket.shown(here))
+    assert set(below(here)) == {"studies/killed.lock"} and Workspace(here).studies() == []
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "signature does not match"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "access denied"),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "network connection"),
     ],
 )

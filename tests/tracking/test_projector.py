@@ -86,9 +86,10 @@ def test_a_sync_that_is_cut_off_anywhere_is_carried_on(place, monkeypatch):
 
         return guarded
 
-    calls = ("create_run", "log_inputs", "log_batch", "log_artifact", "log_text", "set_terminated", "set_tag")
+    calls = ("create_run", "log_inputs", "log_batch", "set_terminated", "set_tag")
     for name in (*calls, "create_logged_model", "log_outputs", "finalize_logged_model"):
         monkeypatch.setattr(MlflowClient, name, guard(getattr(MlflowClient, name)))
+    monkeypatch.setattr(Store, "put", guard(Store.put))
     tracker = tracker_of(place)
     cuts = 0
     for allowed in range(1, 30):
@@ -113,6 +114,38 @@ def test_a_sync_that_is_cut_off_anywhere_is_carried_on(place, monkeypatch):
     assert model.metrics and len(model.metrics) == 3
     assert run.info.status == "FINISHED" and len(run.inputs.dataset_inputs) == 1
     assert run.data.params["margin.k_delta"] == "2.0"
+
+
+def test_a_run_that_has_ended_takes_few_calls(place, monkeypatch):
+    """Each call costs milliseconds in the process that hands out trials, and a search has thousands of short ones."""
+    from mlflow import MlflowClient
+
+    tracker = tracker_of(place)
+    tracker.sync()
+    pruned, complete = place.trial(0).train(3), place.trial(1).train(3)
+    pruned.recorder.finish("pruned")
+    called: list[str] = []
+
+    def counted(name, call):
+        def counting(*args, **kwargs):
+            called.append(name)
+            return call(*args, **kwargs)
+
+        return counting
+
+    for name, call in vars(MlflowClient).items():
+        if callable(call) and not name.startswith("_"):
+            monkeypatch.setattr(MlflowClient, name, counted(name, call))
+    tracker.sync()
+    each = ["create_run", "log_inputs", "log_batch"]
+    assert called == [*each, "set_terminated", "set_tag", *each]
+    called.clear()
+    complete.recorder.finish("complete")
+    tracker.sync()
+    model = ["create_logged_model", "log_outputs", "finalize_logged_model"]
+    assert called == [*model, "log_batch", "set_terminated", "set_tag"]
+    assert place.of_epochs() == place.expected(pruned, complete)
+    assert len(models_of(place, place.run(complete))) == 1
 
 
 def test_what_a_complete_confirmation_run_shows(place):

@@ -18,6 +18,8 @@ ENVIRONMENT = {
     # With reused actors a trial that takes longer than this to unwind would hang the study; the default is 2 s.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that stops on the way reports nothing to Tune
+    # Tune would keep and write what it knows of all trials, 10 kB of each, again and again; a study is resumed without it.
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the study, not only the search
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }

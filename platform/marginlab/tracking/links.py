@@ -100,10 +100,12 @@ class _Page:
     def __init__(self, store: Store, study: MlflowRun, port: int, saving: bool = True) -> None:
         self.store, self.study, self.saving = store, study, saving
         self.experiment = store.client.get_experiment(study.info.experiment_id)
-        self.runs = search(
-            store.client,
-            study.info.experiment_id,
-            f"tags.`{views.PARENT}` = '{study.info.run_id}' and tags.kind != 'study'",
+        self.runs = list(
+            search(
+                store.client,
+                study.info.experiment_id,
+                f"tags.`{views.PARENT}` = '{study.info.run_id}' and tags.kind != 'study'",
+            )
         )
         base = store.shown_uri if store.uri.startswith("http") else f"http://{HOST}:{port}"
         self.base = f"{base}/#/experiments/{study.info.experiment_id}/runs"

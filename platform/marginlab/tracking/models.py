@@ -17,7 +17,9 @@ _OF = "marginlab.best_of"  # tag of a model: the run whose best weights it is
 _EXTERNAL = "mlflow.model.isExternal"
 
 
-def linked(client: MlflowClient, experiment: str, run: str, name: str, record: dict[str, Any], step: int) -> str:
+def linked(
+    client: MlflowClient, experiment: str, run: str, name: str, record: dict[str, Any], step: int, fresh: bool = False
+) -> str:
     """The id of the model of a run's best weights, made and linked to its step where that is not done yet.
 
     Args:
@@ -25,10 +27,11 @@ def linked(client: MlflowClient, experiment: str, run: str, name: str, record: d
         name: of the run, for people.
         record: of ``run.json``.
         step: the best epoch.
+        fresh: it is known that the run has no model yet: nothing is looked for.
     """
     from mlflow.entities import LoggedModelOutput
 
-    found = best_of(client, experiment, run)
+    found = None if fresh else best_of(client, experiment, run)
     if found is None:
         labels = record["labels"]
         shown = {k: str(labels[k]) for k in ("kind", "dataset", "arm", "margin_policy", "study")}
@@ -39,7 +42,7 @@ def linked(client: MlflowClient, experiment: str, run: str, name: str, record: d
             tags={**shown, _OF: run, "weights": "the source run's artifact best.safetensors", _EXTERNAL: "true"},
             params=describe.flatten(record["run"]["training"]),
         )
-    outputs = client.get_run(run).outputs
+    outputs = None if fresh else client.get_run(run).outputs
     if found.model_id not in [m.model_id for m in (outputs.model_outputs if outputs else [])]:
         client.log_outputs(run, [LoggedModelOutput(found.model_id, step)])
     if str(found.status) != "READY":

@@ -27,9 +27,12 @@ from marginlab.values import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
     from mlflow.entities import Run as MlflowRun
 
-_BATCH = 900  # metric points per call; MLflow takes 1000 points and tags
+_BATCH = 800  # metric points per call; MLflow takes 1000 points, parameters and tags, of which 100 may be parameters
+_PARAMS = 100
+_PAGE = 100  # runs per answer, with all that they hold: what is read is soon let go
 _PATIENCE_S = 15.0  # before a server that was away is asked again
 
 _LOGGED = "marginlab.logged"  # "epoch@milliseconds" of the last row that was logged
@@ -44,6 +47,8 @@ class _Child:
     """What this process knows of a run's projection."""
 
     id: str
+    place: str  # where its artifacts go
+    fresh: bool = False  # made by this process, which has made no model for it: none has to be looked for
     logged: tuple[int, int] | None = None  # epoch and timestamp of the last logged row; None: not even described
     ended: str = ""
     state: str = "running"
@@ -54,8 +59,61 @@ class _Child:
         tags = run.data.tags
         epoch, _, at = tags.get(_LOGGED, "").partition("@")
         return cls(
-            run.info.run_id, (int(epoch), int(at)) if at else None, tags.get(_ENDED, ""), tags.get("state", "running")
+            run.info.run_id,
+            run.info.artifact_uri,
+            logged=(int(epoch), int(at)) if at else None,
+            ended=tags.get(_ENDED, ""),
+            state=tags.get("state", "running"),
         )
+
+
+class _Batch:
+    """What is to be logged of a run, in as few calls as there can be: what a call costs is hardly its contents.
+
+    Each call has the tag that says how far it got, with its last points: MLflow writes tags last.
+    """
+
+    def __init__(self, client: MlflowClient, child: _Child) -> None:
+        self.client, self.child = client, child
+        self.params: list[Param] = []
+        self.metrics: list[Metric] = []
+        self.tags: dict[str, str] = {}
+        self.logged = child.logged
+
+    def describe(self, run: dict[str, Any]) -> None:
+        """A run's dataset (its fingerprint, which names nobody) and its parameters."""
+        from mlflow.entities import Param
+
+        _give(self.client, self.child.id, run["dataset"], run["data"])
+        self.params = [Param(k, v) for k, v in describe.flatten(run["training"]).items()]
+        self._got_to(*_NO_ROW)
+
+    def row(self, row: dict[str, Any]) -> int:
+        """A row is logged whole. Returns the number of its points."""
+        from mlflow.entities import Metric
+
+        at = describe.stamp(row["time"])
+        points = [Metric(k, v, at, row["epoch"]) for k, v in describe.points(row).items()]
+        if len(self.metrics) + len(points) > _BATCH:
+            self.send()
+        self.metrics += points
+        self._got_to(row["epoch"], at)
+        return len(points)
+
+    def _got_to(self, epoch: int, at: int) -> None:
+        self.logged, self.tags[_LOGGED] = (epoch, at), f"{epoch}@{at}"
+
+    def send(self) -> None:
+        from mlflow.entities import RunTag
+
+        for i in range(_PARAMS, len(self.params), _PARAMS):
+            self.client.log_batch(self.child.id, params=self.params[i : i + _PARAMS])
+        for i in range(_BATCH, len(self.metrics), _BATCH):
+            self.client.log_batch(self.child.id, metrics=self.metrics[i : i + _BATCH])
+        tags = [RunTag(k, v) for k, v in self.tags.items()]
+        self.client.log_batch(self.child.id, self.metrics[:_BATCH], self.params[:_PARAMS], tags)
+        self.params, self.metrics, self.tags = [], [], {}
+        self.child.logged = self.logged
 
 
 class Tracker:
@@ -169,7 +227,7 @@ class Tracker:
         self.declared = self._record["study"]
         self.experiment = store.experiment(self.declared["name"])
         mine = f"tags.`marginlab.projection` = '{self.id}'"
-        parents = search(store.client, self.experiment, f"{mine} and tags.kind = 'study'", everything=True)
+        parents = list(search(store.client, self.experiment, f"{mine} and tags.kind = 'study'", everything=True))
         if parents:
             parent = parents[0].info
             self.parent, self._parent_ended = parent.run_id, parent.status != "RUNNING"
@@ -248,12 +306,17 @@ class Tracker:
             child = self._make_child(store, name, record, min(times.values(), default=None), result)
             self._children[name] = child
             counts["runs"] += 1
-        last, _ = child.logged or _describe(client, child, record["run"])
-        counts["points"] += _log_rows(client, child, [row for epoch, row in rows if epoch > last])
+        batch = _Batch(client, child)
+        if child.logged is None:
+            batch.describe(record["run"])
+        last, _ = child.logged or _NO_ROW
+        counts["points"] += sum(batch.row(row) for epoch, row in rows if epoch > last)
         if result is not None:
-            self._end(store, name, record, child, result, dict(rows))
+            self._end(store, name, record, batch, result, dict(rows))
             counts["ended"] += 1
-        elif not at_work and child.state != "interrupted":
+            return child
+        batch.send()
+        if not at_work and child.state != "interrupted":
             self._mark_open(client, child, "interrupted", "KILLED")
         elif at_work and child.state != "running":  # it is gone on with
             self._mark_open(client, child, "running", "RUNNING")
@@ -274,52 +337,55 @@ class Tracker:
         client = store.client
         # The commit of a run that ended before this process began is not known.
         git = self._git() if result is None or result["time"] >= self._began else {}
-        tags = {**describe.run_tags(record, name), **git, "state": "running", "marginlab.projection": self.id}
-        tags[notes.NOTE] = notes.run_note(record, name)
+        tags = {**describe.run_tags(record, name), **git, "marginlab.projection": self.id}
+        if result is None:  # else its end says how it stands
+            tags |= {"state": "running", notes.NOTE: notes.run_note(record, name)}
         made = client.create_run(
             self.experiment,
             start_time=start or describe.stamp((self.folder / name / "run.json").stat().st_mtime),
             tags={**tags, PARENT: self.parent},
             run_name=describe.run_name(record["labels"], self.declared),
         )
-        return _Child(made.info.run_id)
+        return _Child(made.info.run_id, made.info.artifact_uri, fresh=True)
 
     def _end(
         self,
         store: Store,
         name: str,
         record: dict[str, Any],
-        child: _Child,
+        batch: _Batch,
         result: dict[str, Any],
         rows: dict[int, dict[str, Any]],
     ) -> None:
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric
 
-        client, path, at = store.client, self.folder / name, describe.stamp(result["time"])
+        client, child = store.client, batch.child
+        path, at = self.folder / name, describe.stamp(result["time"])
         step, last = result["best_epoch"] or 0, rows.get(max(rows, default=0), {})
         weights, run = path / "best.safetensors", record["run"]
         of: dict[str, str] = {}  # what a figure of the best network is a figure of
         if result["state"] == "complete" and weights.exists():
-            title = describe.run_name(record["labels"], self.declared)
-            model = models.linked(client, self.experiment, child.id, title, record, step)
+            title, fresh = describe.run_name(record["labels"], self.declared), child.fresh
+            child.fresh = False
+            model = models.linked(client, self.experiment, child.id, title, record, step, fresh)
             of = {"model_id": model, "dataset_name": run["dataset"], "dataset_digest": run["data"][:36]}
-        metrics = [Metric(k, v, at, step, **of) for k, v in describe.final_points(result).items()]
-        metrics += [Metric(k, v, at, last["epoch"]) for k, v in describe.final_margins(last).items()]
-        if of and step in rows:  # a point that the run has already; the model gets it too
-            best = rows[step]
-            metrics.append(Metric(OBJECTIVE, best[OBJECTIVE], describe.stamp(best["time"]), step, **of))
-        client.log_batch(child.id, metrics=metrics)
-        if weights.exists():
-            client.log_artifact(child.id, str(weights))
-        for part in self._embeddings(store, record, path):
-            client.log_artifact(child.id, str(part), "embeddings")
-            client.log_text(child.id, preview.picture(part), f"embeddings/{part.stem}.svg")
-        client.set_terminated(child.id, "FAILED" if result["state"] == "failed" else "FINISHED", at)
-        child.ended, child.state = self._mark(result), result["state"]
+        batch.metrics += [Metric(k, v, at, step, **of) for k, v in describe.final_points(result).items()]
+        batch.metrics += [Metric(k, v, at, last["epoch"]) for k, v in describe.final_margins(last).items()]
+        if of and step in rows:  # the point of the run's own row, in whose place the model gets it too
+            best = Metric(OBJECTIVE, rows[step][OBJECTIVE], describe.stamp(rows[step]["time"]), step, **of)
+            batch.metrics = [m for m in batch.metrics if (m.key, m.step) != (OBJECTIVE, step)] + [best]
         tags = {"state": result["state"], "best_epoch": result["best_epoch"], "reason": result["reason"] or None}
         tags[notes.NOTE] = notes.run_note(record, name, result, describe.margins_text(last))
+        batch.tags |= {k: str(v) for k, v in tags.items() if v is not None}
+        batch.send()
+        if weights.exists():
+            store.put(child.place, weights)
+        for part in self._embeddings(store, record, path):
+            store.put(child.place, part, "embeddings")
+            store.put_text(child.place, preview.picture(part), f"embeddings/{part.stem}.svg")
+        client.set_terminated(child.id, "FAILED" if result["state"] == "failed" else "FINISHED", at)
+        child.ended, child.state = self._mark(result), result["state"]
         # The mark goes last: whatever is cut off before is done again.
-        client.log_batch(child.id, tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None])
         client.set_tag(child.id, _ENDED, child.ended)
 
     def _embeddings(self, store: Store, record: dict[str, Any], path: Path) -> list[Path]:
@@ -338,19 +404,6 @@ class Tracker:
         return child.ended in (self._mark(result), self._mark(result, allowed=True))
 
 
-def _describe(client: MlflowClient, child: _Child, run: dict[str, Any]) -> tuple[int, int]:
-    """Log a run's dataset (its fingerprint, which names nobody) and its parameters."""
-    from mlflow.entities import Param, RunTag
-
-    _give(client, child.id, run["dataset"], run["data"])
-    params = [Param(k, v) for k, v in describe.flatten(run["training"]).items()]
-    for i in range(100, len(params), 100):
-        client.log_batch(child.id, params=params[i : i + 100])
-    client.log_batch(child.id, params=params[:100], tags=[RunTag(_LOGGED, "{}@{}".format(*_NO_ROW))])
-    child.logged = _NO_ROW
-    return _NO_ROW
-
-
 def _give(client: MlflowClient, run: str, name: str, fingerprint: str) -> None:
     """Name a dataset as a run's input."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -359,35 +412,17 @@ def _give(client: MlflowClient, run: str, name: str, fingerprint: str) -> None:
     client.log_inputs(run, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
 
-def _log_rows(client: MlflowClient, child: _Child, rows: list[dict[str, Any]]) -> int:
-    """Log rows, a few whole ones per call, each call with the tag that says how far it got. Returns the number of points."""
-    from mlflow.entities import Metric, RunTag
-
-    batch: list[Any] = []
-    count = 0
-    for i, row in enumerate(rows):
-        at = describe.stamp(row["time"])
-        batch += [Metric(k, v, at, row["epoch"]) for k, v in describe.points(row).items()]
-        following = len(describe.points(rows[i + 1])) if i + 1 < len(rows) else _BATCH
-        if len(batch) + following > _BATCH:
-            client.log_batch(child.id, metrics=batch, tags=[RunTag(_LOGGED, f"{row['epoch']}@{at}")])
-            child.logged = (row["epoch"], at)
-            count, batch = count + len(batch), []
-    return count
-
-
-def search(client: MlflowClient, experiment: str, where: str, everything: bool = False) -> list[MlflowRun]:
+def search(client: MlflowClient, experiment: str, where: str, everything: bool = False) -> Iterator[MlflowRun]:
     from mlflow.entities import ViewType
 
     view = ViewType.ALL if everything else ViewType.ACTIVE_ONLY
-    found: list[MlflowRun] = []
     token: str | None = None
     while True:
-        page = client.search_runs([experiment], where, view, max_results=1000, page_token=token)
-        found += page
+        page = client.search_runs([experiment], where, view, max_results=_PAGE, page_token=token)
         token = page.token
+        yield from page
         if not token:
-            return found
+            return
 
 
 def _look(path: Path) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import sqlite3
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -77,6 +78,22 @@ class Store:
         if mlruns and found.artifact_location != location and self.uri == default_uri(self.workspace):
             _follow_move(self.workspace / "mlflow.db", old, self.workspace.as_uri())
         return str(found.experiment_id)
+
+    def put(self, place: str, file: Path, folder: str | None = None) -> None:
+        """Send a file to where a run keeps its artifacts.
+
+        MLflow's client would ask for the whole run to find that out, and would remember what it found of a thousand runs.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        repository = get_artifact_repository(place, tracking_uri=self.uri)
+        repository.log_artifact(str(file), folder)  # type: ignore[no-untyped-call]
+
+    def put_text(self, place: str, text: str, name: str) -> None:
+        folder, _, name = name.rpartition("/")
+        with tempfile.TemporaryDirectory() as temporary:
+            (Path(temporary) / name).write_text(text, encoding="utf-8")
+            self.put(place, Path(temporary) / name, folder or None)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
