@@ -33,10 +33,10 @@ install: $(INSTALLED) ## make the virtual environment and install the locked ver
 test: install ## the tests; every skipped one is listed with its reason (PYTEST_ARGS="-k margins" for some)
 	$(BIN)/python -m pytest -n 2 -m "not kills and not browser and not servers and not hosts and not soak" $(PYTEST_ARGS)
 
-test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (about nine minutes)
+test-kills: install ## a study on Ray and `prepare`, killed at the end of every epoch, at every write and at random moments (nine to twelve minutes)
 	$(BIN)/python -m pytest -m kills tests/cluster tests/data tests/test_interrupted.py $(PYTEST_ARGS)
 
-test-cluster: install s3 ## a Ray cluster of three hosts (network namespaces) that fail in many ways, root; ROUNDS=10 for other moments (15 minutes)
+test-cluster: install s3 ## a Ray cluster of three hosts (network namespaces) that fail in many ways, root; ROUNDS=10 for other moments (some 20 minutes)
 	$(BIN)/python -m pytest -m hosts tests/hosts $(PYTEST_ARGS)
 
 soak: install ## studies on those hosts with a fault every minute, for 20 minutes, root; SOAK_H=2 for two hours: what leaks, what is lost?
