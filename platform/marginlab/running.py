@@ -32,7 +32,7 @@ from marginlab.search import read_progress
 from marginlab.simulated import Curves
 from marginlab.study import Dataset, Study
 from marginlab.study_database import Sqlite, choose, named, of, remember, require_alone
-from marginlab.tracking import Tracker, TrackingAway, answered, champion, connect, links
+from marginlab.tracking import Apart, Tracker, TrackingAway, answered, champion, links
 from marginlab.values import InputError
 from marginlab.workspace import Progress, Workspace
 
@@ -206,8 +206,6 @@ def _run_study(
 
     folder = workspace.study(study.name)
     journal = Journal(None, on_step)
-    if tracking_uri is not None:
-        connect(workspace.root, tracking_uri)  # a server that is not there is said before anything is done
     database = choose(folder, fresh=fresh)
     if bucket.key_of(folder) is not None and isinstance(database, Sqlite):
         raise InputError(
@@ -215,7 +213,10 @@ def _run_study(
             "--study-database postgresql://USER@HOST/DATABASE, or MARGINLAB_STUDY_DATABASE."
         )
     require_alone(study.name, database, on_trouble)
-    with ExitStack() as ray:
+    tracker = Tracker(workspace.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
+    with Apart(tracker) as tracking, ExitStack() as ray:
+        if tracking_uri is not None:
+            tracking.do(Tracker.reach)  # a server that is not there is said before anything is done
         hands = None
         # A cluster decodes on all of its nodes; a Ray of this machine's is started when there is something to train on.
         if given(address):
@@ -226,7 +227,6 @@ def _run_study(
         if not fresh:
             refuse_changes(folder, plan)
         packed = {d.name: str(workspace.packed(d)) for d in study.datasets}
-        tracker = Tracker(workspace.root, folder, tracking_uri, allow_embeddings=allow_embeddings)
         finished = False
         try:
             if hands is None:
@@ -242,49 +242,49 @@ def _run_study(
             journal.step("estimate")
             forecast = estimate(plan, workspace, there, folder).without("ray")
             on_note(forecast.sentence())
-            with _Syncing(tracker, folder, on_trouble):
+            with _Syncing(tracking, folder, on_trouble):
                 conduct(plan, folder, packed, there, journal.step)
             ray.close()
             journal.step("tracking")
-            link = _recorded(tracker, packed, on_trouble)
+            link = _recorded(tracking, packed, on_trouble)
             journal.step("report")
             write_summary(folder, plan, journal)
             results = Results.open(folder)
             report = write_report(results, folder / "report", link)
-            _uploaded(tracker, report.parent, answered(results), on_trouble)
+            _uploaded(tracking, report.parent, answered(results), on_trouble)
             finished = True
         finally:
             ray.close()
             journal.step("done" if finished else "stopped")
             if not finished and journal.folder is not None:
-                _interrupted(tracker, folder, plan, journal)
+                _interrupted(tracking, folder, plan, journal)
     truth = against(forecast, journal.seconds)
     write_summary(folder, plan, journal)
     return Outcome(folder, report, link, truth)
 
 
-def _recorded(tracker: Tracker, packed: dict[str, str], on_trouble: Callable[[str], None]) -> links.Link | None:
+def _recorded(tracking: Apart, packed: dict[str, str], on_trouble: Callable[[str], None]) -> links.Link | None:
     """Bring MLflow up to date, with champions and the comparison's link; None where the server is away."""
     try:
-        tracker.sync()
-        champion.register(tracker, packed)
-        return links.comparison(tracker)
+        tracking.do(Tracker.sync)
+        tracking.do(champion.register, packed)
+        return tracking.do(links.comparison)
     except TrackingAway as e:
         on_trouble(str(e))
         return None
 
 
-def _interrupted(tracker: Tracker, folder: Path, plan: Plan, journal: Journal) -> None:
+def _interrupted(tracking: Apart, folder: Path, plan: Plan, journal: Journal) -> None:
     """Keep what the session took, and let MLflow know that nobody is at work any more; if either can be done."""
     with suppress(OSError, StorageInternalError, sqlite3.Error, DatabaseAway):
         write_summary(folder, plan, journal, patient=False)
     with suppress(OSError, TrackingAway):
-        tracker.sync(at_work=False)
+        tracking.do(Tracker.sync, at_work=False)
 
 
-def _uploaded(tracker: Tracker, report: Path, answer: str, on_trouble: Callable[[str], None]) -> None:
+def _uploaded(tracking: Apart, report: Path, answer: str, on_trouble: Callable[[str], None]) -> None:
     try:
-        tracker.finish(report, answer)
+        tracking.do(Tracker.finish, report, answer)
     except TrackingAway as e:
         on_trouble(str(e))
 
@@ -292,8 +292,8 @@ def _uploaded(tracker: Tracker, report: Path, answer: str, on_trouble: Callable[
 class _Syncing:
     """A thread that keeps MLflow up to date while a study runs, and tells the user what the study is waiting for."""
 
-    def __init__(self, tracker: Tracker, folder: Path, on_trouble: Callable[[str], None]) -> None:
-        self.tracker, self.folder, self.on_trouble = tracker, folder, on_trouble
+    def __init__(self, tracking: Apart, folder: Path, on_trouble: Callable[[str], None]) -> None:
+        self.tracking, self.folder, self.on_trouble = tracking, folder, on_trouble
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -316,7 +316,7 @@ class _Syncing:
         try:
             bucket.fetch_runs(self.folder / "runs", HEAVY)
             bucket.fetch(self.folder / faults.FOLDER)
-            self.tracker.sync()
+            self.tracking.do(Tracker.sync)
         except TrackingAway as e:
             return str(e)
         except OSError:

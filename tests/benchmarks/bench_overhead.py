@@ -20,8 +20,9 @@ from measuring import Row, apart, ratios, times
 NOTE = """
 A trial's platform time is what lies between its end and the end of the trial before it, less the seconds that its own training says
 it took. Both sides of the comparison train the same configurations' worth of epochs in one reused process, write a checkpoint after each
-epoch, keep their searches in SQLite and log to MLflow in SQLite (ours from a thread of the driver); they take turns of 50 trials.
-The driver's time is that of the process that gives `marginlab run`: Tune, the thread that syncs MLflow, no registrar.
+epoch, keep their searches in SQLite and log to MLflow in SQLite (ours from a process beside the driver); they take turns of 50 trials.
+The driver's time and memory are those of the process that gives `marginlab run`: Tune, without the registrar and without the process
+that keeps MLflow up to date. Their times stand below it.
 The ideal makespan deals the same trials, in the order in which they began, to 16 workers that are ready when the real ones were.
 The start of a worker group is counted to the first line that a worker writes.
 """
@@ -77,8 +78,9 @@ def thousand(found: dict[str, Any]) -> Iterator[Row]:
         f"{found['wall_s']:.0f} s, {1e3 * found['wall_s'] / found['trials']:.0f} ms a trial",
         None,
     )
-    registrar = found["registrar_s"] / found["results"]
-    yield Row("CPU time of the registrar per result", "", f"{1e3 * registrar:.1f} ms", None)
+    for whom in ("registrar", "tracking"):
+        per_result = found[f"{whom}_s"] / found["results"]
+        yield Row(f"CPU time of the {whom} process per result", "", f"{1e3 * per_result:.1f} ms", None)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ LOOK_S = 2.0  # a study says what it waits for, and tells MLflow what is new, so
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
-    ["tests.cluster.driving", "tests.hosts.studies", "ray.tune", "ray.train.torch", "mlflow", "marginlab.report"]
+    ["tests.cluster.driving", "tests.hosts.studies", "ray.tune", "ray.train.torch", "marginlab.report"]
 )
 
 

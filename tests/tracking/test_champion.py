@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from marginlab import usercode
 from marginlab.data.packed import PackedDataset
 from marginlab.matching.model import opened
 from marginlab.precision import forward
@@ -166,21 +166,28 @@ class Means:
 """
 
 
-def test_a_network_from_a_study_file_travels_with_the_model(place, packed, tmp_path):
+def test_a_network_from_a_study_file_travels_with_the_model(place, packed, tmp_path, monkeypatch):
     import mlflow
     from safetensors.torch import save_file
 
-    (tmp_path / "demo.py").write_text(NETWORK)
-    spec = importlib.util.spec_from_file_location("marginlab_study_means", tmp_path / "demo.py")
-    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    task = place.confirmation(0).task
-    run = dataclasses.replace(task.run, training=dataclasses.replace(task.run.training, network=module.Means()))
-    save_file({}, tmp_path / "best.safetensors")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "means.py").write_text(NETWORK)
+    module = usercode.load(tmp_path / "means.py")
+    fake = place.confirmation(0)
+    run = fake.task.run
+    run = dataclasses.replace(run, training=dataclasses.replace(run.training, network=module.Means()))
+    record = {"id": run.id, "run": to_json(run)}
+    del sys.modules[module.__name__]  # as in another process, which has never seen the study file
+    save_file({}, fake.path / "best.safetensors")
     dataset = PackedDataset.open(packed)
-    champion.save(tmp_path / "model", tmp_path, {"id": run.id, "run": to_json(run)}, dataset, None)
-    del sys.modules[spec.name]  # as in another process
-    (tmp_path / "demo.py").unlink()
+    with pytest.raises(InputError, match=f"No module named '{module.__name__}'.*PYTHONPATH"):
+        champion.save(tmp_path / "model", fake.path, record, dataset, None)
+    kept = place.study / "code" / f"{module.__name__}.py"
+    kept.parent.mkdir()
+    (tmp_path / "means.py").rename(kept)
+    champion.save(tmp_path / "model", fake.path, record, dataset, None)
+    del sys.modules[module.__name__]
+    kept.unlink()
     model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     expected = (np.array(dataset.pixels).mean(axis=(1, 2, 3)) / 255 - 0.4) / 0.2
     np.testing.assert_allclose(model.predict(np.array(dataset.pixels))[:, 0], expected, rtol=1e-4)

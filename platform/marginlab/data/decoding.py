@@ -7,17 +7,15 @@ process that does nothing else. Whoever ends that one, too, is not read, and the
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context, parent_process
 
 import numpy as np
 
+from marginlab import spawned
 from marginlab.data.decode import Decoder
 
 AHEAD = 3  # chunks per process: one at work, the others ready
@@ -77,7 +75,7 @@ def _pooled(
     while True:
         suspects: dict[int, Sequence[Task]] = {}  # handed out, and not back
         under_way: dict[Future[Decoded], int] = {}
-        pool = _pool(workers)
+        pool = spawned.pool(workers)
         try:
             while True:
                 for i, chunk in islice(numbered, AHEAD * workers - len(under_way)):
@@ -118,7 +116,7 @@ class _Alone:
 
     def __call__(self, task: Task) -> np.ndarray | str:
         for _ in range(TRIES):
-            self.pool = self.pool or _pool(1)
+            self.pool = self.pool or spawned.pool(1)
             try:
                 return self.pool.submit(self.decoder, task).result()
             except BrokenProcessPool:
@@ -129,19 +127,3 @@ class _Alone:
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
             self.pool = None
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start)
-
-
-def _start() -> None:
-    """Ctrl-C is for the process that asked; and when that one is killed, this one would wait for ever for more to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if (parent := parent_process()) is not None:
-        parent.join()
-        os._exit(1)

@@ -6,9 +6,9 @@ The test figure chooses nothing; the model card quotes it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 import marginlab
+from marginlab import usercode
 from marginlab.data.packed import PackedDataset
 from marginlab.files import read_json
 from marginlab.matching.model import describe
@@ -29,6 +30,7 @@ from marginlab.tracking.describe import final_points, flatten, stamp
 from marginlab.tracking.links import model_name
 from marginlab.tracking.projector import Tracker
 from marginlab.tracking.store import Store
+from marginlab.values import InputError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -175,7 +177,7 @@ def save(folder: Path, run_folder: Path, record: dict[str, Any], dataset: Packed
             str(folder),
             python_model=str(Path(__file__).with_name("embedder.py")),
             artifacts={"weights": str(weights), "config": str(settings)},
-            code_paths=_own_code(Path(temporary), training["network"]["type"], training["augment"]["type"]),
+            code_paths=_own_code(Path(temporary), run_folder, training["network"]["type"], training["augment"]["type"]),
             signature=signature,
             mlflow_model=Model(model_id=model_id),
             pip_requirements=[f"marginlab=={marginlab.__version__}", *_requirements()],
@@ -188,11 +190,18 @@ def _requirements() -> list[str]:
     return [f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "numpy", "safetensors", "torch")]
 
 
-def _own_code(place: Path, *types: str) -> list[str] | None:
+def _own_code(place: Path, run_folder: Path, *types: str) -> list[str] | None:
     """Files that define a study's own network, copied under the name they are imported by; marginlab's are in marginlab."""
+    usercode.use(run_folder)
     copies = []
     for module in sorted({t.partition(":")[0] for t in types if not t.startswith("marginlab.")}):
-        source = getattr(sys.modules.get(module), "__file__", None)
+        try:
+            source = importlib.import_module(module).__file__
+        except ImportError as e:
+            raise InputError(
+                f"The code of the champion in {run_folder} cannot be read ({e}): put the file of {module!r} where Python finds it "
+                "(PYTHONPATH), and `marginlab sync` registers the champion."
+            ) from e
         if source and "." not in module:
             copies.append(shutil.copyfile(source, str(place / f"{module}.py")))
     return copies or None

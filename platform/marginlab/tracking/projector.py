@@ -117,7 +117,7 @@ class _Batch:
 
 
 class Tracker:
-    """Projects one study's folder into MLflow. Made by the driver; costs nothing until the first :meth:`sync`.
+    """Projects one study's folder into MLflow. Made by the driver, used in a process beside it (apart.py).
 
     Args:
         workspace: where ``mlflow.db`` and ``mlruns/`` are, unless a ``uri`` is given.
@@ -136,6 +136,10 @@ class Tracker:
         self._token = secrets.token_hex(8)  # of this process, in tracking.json
         self._away: tuple[float, TrackingAway] | None = None
         self._forget()
+
+    def reach(self) -> None:
+        """Raises TrackingAway where MLflow does not answer, within seconds."""
+        connect(self.workspace, self.uri)
 
     def sync(self, at_work: bool = True) -> dict[str, int]:
         """Bring MLflow up to date.
