@@ -6,8 +6,9 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from marginlab import spawned
 from marginlab.tracking.projector import Tracker
@@ -37,7 +38,7 @@ class Apart:
             # A signal to all processes of a group is for the driver, which may still have something to be done here.
             self._pool = self._pool or spawned.pool(1, _keep, self.tracker, deaf=[signal.SIGTERM])
             try:
-                return self._pool.submit(_do, what, *args, **kwargs).result()
+                return self._pool.submit(_do, _Asked(what, args, kwargs)).result()
             except BrokenProcessPool:
                 self.close()
         raise TrackingAway(
@@ -62,5 +63,12 @@ def _keep(tracker: Tracker) -> None:
     _tracker = tracker
 
 
-def _do(what: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    return what(_tracker, *args, **kwargs)
+@dataclass(frozen=True)
+class _Asked(Generic[T]):
+    what: Callable[..., T]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def _do(asked: _Asked[T]) -> T:
+    return asked.what(_tracker, *asked.args, **asked.kwargs)
