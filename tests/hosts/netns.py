@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMESPACES = Path("/var/run/netns")
+FILES = Path("/etc/netns")  # NAME/hosts is what a host has for /etc/hosts, and so on (ip-netns(8))
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 _OURS = re.compile(r"ml(\d+)[a-z]\w*")
 
@@ -85,9 +86,15 @@ def build(names: Sequence[str]) -> list[Host]:
     run("ip", "addr", "add", f"{net}.1/24", "dev", bridge)
     run("ip", "link", "set", bridge, "up")
     hosts = [Host(f"ml{me}{name}", f"{net}.{11 + i}") for i, name in enumerate(names)]
+    known = "".join(f"{a}\t{name}\n" for a, name in [("127.0.0.1", "localhost"), *((h.address, h.namespace) for h in hosts)])
     for host in hosts:
         name = host.namespace
         run("ip", "netns", "add", name)
+        # They know one another's names, and ask nobody for others: the machine's own name server does not answer them, and torch
+        # would wait half a minute for it whenever a group of workers meets.
+        (FILES / name).mkdir(parents=True)
+        (FILES / name / "hosts").write_text(known)
+        (FILES / name / "resolv.conf").write_text("")
         run("ip", "link", "add", host.link, "type", "veth", "peer", "name", "eth0", "netns", name)
         run("ip", "link", "set", host.link, "master", bridge, "up")
         run("ip", "-n", name, "addr", "add", f"{host.address}/24", "dev", "eth0")
@@ -104,6 +111,7 @@ def demolish(pid: int | None = None) -> None:
     for name in sorted(p.name for p in names if re.fullmatch(rf"{prefix}[a-z]\w*", p.name)):
         Host(name, "").kill()
         run("ip", "netns", "del", name, check=False)
+        shutil.rmtree(FILES / name, ignore_errors=True)
     run("ip", "link", "del", f"{prefix}br", check=False)
     for mounted in ("disk", "protected", "disk"):  # one may lie over the other
         run("umount", "--lazy", f"/tmp/{prefix}/{mounted}", check=False)
