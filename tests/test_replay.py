@@ -81,7 +81,7 @@ def record(workspace: Path, run: Run, name: str = "trial-0000-f0-abc", chunk: in
     """As a launcher does it."""
     path = workspace / "studies" / "s" / "runs" / "oai" / "arm" / "r0" / name
     folder = RunFolder.create(path, run, {"kind": "trial"})
-    recorder = Recorder(folder)
+    recorder = Recorder(folder, {"chunk": chunk} if chunk else None)
 
     def report(epoch: int, metrics: dict[str, float], state: Any) -> bool:
         recorder.epoch(epoch, metrics, state)
@@ -94,7 +94,7 @@ def record(workspace: Path, run: Run, name: str = "trial-0000-f0-abc", chunk: in
     except Exception as e:
         recorder.finish("failed", f"{type(e).__name__}: {e}")
     else:
-        recorder.finish("complete", trained_on={"chunk": chunk} if chunk else None)
+        recorder.finish("complete")
     return folder
 
 

@@ -62,8 +62,15 @@ def execute(
         return done
     dataset = Curves.open(packed) if Curves.there(packed) else PackedDataset.open(packed)
     dataset.require(folder.run.data)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on = {
+        "device": "simulated" if isinstance(dataset, Curves) else device.type,
+        "workers": distributed.world(),
+        "threads": torch.get_num_threads(),
+    }
+    on |= {"chunk": chunk} if chunk is not None else {}
     # Only rank 0 writes the folder. It opens it first: opening mends what a kill left behind.
-    recorder = Recorder(folder) if distributed.rank() == 0 else None
+    recorder = Recorder(folder, on) if distributed.rank() == 0 else None
     stopped = recorder is not None and stop()
     if distributed.broadcast_flag(stopped):
         raise Stopped
@@ -82,13 +89,6 @@ def execute(
         stopped = go_on and epoch < folder.run.training.epochs and stop()
         return go_on and not stopped
 
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    on = {
-        "device": "simulated" if isinstance(dataset, Curves) else device.type,
-        "workers": distributed.world(),
-        "threads": torch.get_num_threads(),
-    }
-    on |= {"chunk": chunk} if chunk is not None else {}
     try:
         if distributed.broadcast_flag(go_on):
             if isinstance(dataset, Curves):
@@ -97,12 +97,12 @@ def execute(
                 data, between = dataset.fold(folder.run.fold), Between(path, leaving)
                 fit(folder.run, data, report, resume=resume, device=device, cache=cache, chunk=chunk, between=between)
     except TrainingFailed as e:
-        return recorder.finish("failed", str(e), trained_on=on) if recorder else None
+        return recorder.finish("failed", str(e)) if recorder else None
     if distributed.broadcast_flag(stopped):
         raise Stopped
     go_on = distributed.broadcast_flag(go_on)
     scores = {} if isinstance(dataset, Curves) or not (open_test and go_on) else _open_test(folder, dataset, device)
-    return recorder.finish("complete" if go_on else "pruned", metrics=scores, trained_on=on) if recorder else None
+    return recorder.finish("complete" if go_on else "pruned", metrics=scores) if recorder else None
 
 
 def _open_test(folder: RunFolder, dataset: PackedDataset, device: torch.device) -> dict[str, float]:

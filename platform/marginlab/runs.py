@@ -6,7 +6,7 @@
     partway.safetensors      the same within the epoch after it, where that is a long one, or its machine is about to go
     best.safetensors         the network at its best epoch
     embeddings/*.parquet     validation: at the best epoch; test: of the best network, in confirmation alone
-    owner.json               the process that writes all this
+    owner.json               the process that writes all this, and what it trains on
     result.json              how it ended; a run without it is unfinished
 
 The checkpoint is the commit point of an epoch: it carries the epoch's row, and rows beyond it are trained again.
@@ -150,12 +150,23 @@ class Recorder:
     """Writes one run's folder while it trains (rank 0). :meth:`epoch` is the part of ``report`` that keeps things.
 
     Who makes a recorder takes the folder over: one that was there before, on whatever host, adds no more epochs to it.
+
+    Args:
+        trained_on: ``{"device": "cuda" or "cpu", "workers": n, "threads": of each}``; ``"chunk"`` too where there is one. Who does
+            not train leaves it out: what the folder knows of it stays.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, trained_on: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.path = folder.path
-        self.owner = {"id": secrets.token_hex(8), "pid": os.getpid(), "host": os.uname().nodename}
+        before = read_json(self.path / OWNER) if (self.path / OWNER).exists() else {}
+        self.trained_on = trained_on or before.get("trained_on")
+        self.owner = {
+            "id": secrets.token_hex(8),
+            "pid": os.getpid(),
+            "host": os.uname().nodename,
+            "trained_on": self.trained_on,
+        }
         write_json(self.path / OWNER, self.owner)  # first: what is read next, nobody changes any more
         rows = folder.epochs()
         last = self.path / LAST
@@ -197,19 +208,8 @@ class Recorder:
         with suppress(OSError):  # it is of no use any more, and does no harm
             (self.path / PARTWAY).unlink(missing_ok=True)
 
-    def finish(
-        self,
-        state: str,
-        reason: str = "",
-        metrics: dict[str, float] | None = None,
-        trained_on: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Mark the run as ended: ``complete``, ``pruned`` or ``failed`` (with a sentence).
-
-        Args:
-            trained_on: ``{"device": "cuda" or "cpu", "workers": n, "threads": of each}``, where it is known; ``"chunk"`` too
-                where there was one.
-        """
+    def finish(self, state: str, reason: str = "", metrics: dict[str, float] | None = None) -> dict[str, Any]:
+        """Mark the run as ended: ``complete``, ``pruned`` or ``failed`` (with a sentence)."""
         best = self.best
         result = {
             "state": state,
@@ -220,7 +220,7 @@ class Recorder:
             "last": self.rows[-1].get(OBJECTIVE) if self.rows else None,
             "time": time.time(),
             "test": metrics or {},
-            **({"trained_on": trained_on} if trained_on else {}),
+            **({"trained_on": self.trained_on} if self.trained_on else {}),
         }
         write_json(self.path / "result.json", result)
         return result

@@ -19,7 +19,7 @@ from marginlab.cluster.registrar import Registrar
 from marginlab.declaration import declare
 from marginlab.hindrance import hindrance
 from marginlab.plan import Plan
-from marginlab.runs import RunFolder
+from marginlab.runs import Recorder, RunFolder
 from marginlab.search import read_progress
 from marginlab.study import Study
 from marginlab.study_database import Sqlite
@@ -206,12 +206,15 @@ def test_a_trial_that_ended_gets_its_result_even_if_its_process_died_before_writ
         assert actor.report("a/0", epoch, 0.9)
     actor.tell("a/0", "complete")
     bad = actor.ask("a/1")
+    trained_on = {"device": "cpu", "workers": 1, "threads": 3}
+    Recorder(RunFolder.open(Path(bad["folders"][0])), trained_on)
     assert not actor.report("a/1", 1, 0.1)  # pruned in the storage, and killed at this moment
     assert RunFolder.open(Path(bad["folders"][0])).result() is None
     Registrar(str(folder), "b")
     for ask, state in ((good, "complete"), (bad, "pruned")):
         result = RunFolder.open(Path(ask["folders"][0])).result()
         assert result is not None and result["state"] == state
+    assert result["trained_on"] == trained_on  # as had it written the result itself
 
 
 def test_a_wish_to_stop_that_is_taken_back_leaves_the_trial_to_the_next_who_asks(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ WORKER, TRIAL, CONTROLLER, REGISTRAR = (
     "ray::TrainController",
     "ray::Registrar",
 )
-READ_ONLY_S = 15.0  # after a kill: time enough for a new process to meet the disk
+READ_ONLY_S = 10.0  # after a kill: time enough for a new process to meet the disk
 DATABASE_AWAY_S = 60.0
 TRACKING_AWAY_S = 120.0
 GIVEN_UP_S = 30.0  # by then Ray has given up a host that it does not hear (raycluster.SOON)

@@ -86,7 +86,9 @@ def build(names: Sequence[str]) -> list[Host]:
     run("ip", "addr", "add", f"{net}.1/24", "dev", bridge)
     run("ip", "link", "set", bridge, "up")
     hosts = [Host(f"ml{me}{name}", f"{net}.{11 + i}") for i, name in enumerate(names)]
-    known = "".join(f"{a}\t{name}\n" for a, name in [("127.0.0.1", "localhost"), *((h.address, h.namespace) for h in hosts)])
+    known = "".join(
+        f"{a}\t{name}\n" for a, name in [("127.0.0.1", "localhost"), *((h.address, h.namespace) for h in hosts)]
+    )
     for host in hosts:
         name = host.namespace
         run("ip", "netns", "add", name)

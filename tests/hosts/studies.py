@@ -18,9 +18,9 @@ from marginlab.study import Arm, Comparison, Confirmation, Resources, Search
 from marginlab.values import value
 from tests.cluster.studies import killed, tiny
 
-SLOW_S = 1.0  # a batch
+SLOW_S = 0.4  # a batch
 BRISK_S = 0.15  # a batch: an epoch lasts a second, so that there is a time to strike it
-STALLED_S = 20.0
+STALLED_S = 15.0
 
 
 def word(home: Path, rank: int) -> Path:
@@ -91,7 +91,7 @@ class _Waiting(nn.Module):
 
 @value
 class Slow:
-    """A network whose batches take a second, so that there is a time between two of them."""
+    """A network whose batches take a while, so that there is a time between two of them."""
 
     def build(self, channels: int) -> nn.Module:
         return nn.Sequential(_Waiting(), SmallNetwork(width=16, dim=16).build(channels))
