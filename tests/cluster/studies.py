@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+import time
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from marginlab.augment import Augment
 from marginlab.data.oai import OAI
@@ -104,6 +105,38 @@ killed = dataclasses.replace(
     search=Search(epochs_budget=6, max_epochs=3, startup_trials=1, pruner_startup_trials=1, max_concurrent=1),
     confirmation=Confirmation(seeds=2, folds=1, epochs=2, resources=Resources(cpus=1.6)),  # one group, one thread
     comparison=Comparison(),
+)
+
+
+class _Waiting(nn.Module):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            time.sleep(self.seconds)
+        return images
+
+
+@value
+class Slow:
+    """The usual network, whose batches take a while, so that there is a time to do something to them."""
+
+    batch_s: float
+
+    def build(self, channels: int) -> nn.Module:
+        return nn.Sequential(_Waiting(self.batch_s), SmallNetwork(width=16, dim=16).build(channels))
+
+
+# The same, with a second for an epoch.
+submitted = dataclasses.replace(
+    killed,
+    name="submitted",
+    confirmation=dataclasses.replace(killed.confirmation, seeds=1),
+    arms=[
+        dataclasses.replace(killed.arms[0], training=dataclasses.replace(killed.arms[0].training, network=Slow(0.15)))
+    ],
 )
 
 # Its incumbents and its published default are trained on fresh seeds too, whoever won.

@@ -70,7 +70,12 @@ class RayCluster:
         token = home / ".ray" / "auth_token"
         token.touch(0o600)
         token.write_text(secrets.token_hex(32))
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTEST_"))}
+        own_ways = (
+            "RAY_",
+            "PYTEST_",
+            "PYTHONDONTWRITEBYTECODE",
+        )  # compiling everything anew would slow every process down
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(own_ways)}
         path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
         own = {"HOME": str(home), "XDG_DATA_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         own["MARGINLAB_CACHE"] = str(self.cache)

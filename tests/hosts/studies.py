@@ -16,9 +16,8 @@ from marginlab.networks import SmallNetwork
 from marginlab.space import uniform
 from marginlab.study import Arm, Comparison, Confirmation, Resources, Search
 from marginlab.values import value
-from tests.cluster.studies import killed, tiny
+from tests.cluster.studies import Slow, killed, tiny
 
-SLOW_S = 0.4  # a batch
 BRISK_S = 0.15  # a batch: an epoch lasts a second, so that there is a time to strike it
 STALLED_S = 15.0
 
@@ -82,25 +81,10 @@ lasting = dataclasses.replace(
 )
 
 
-class _Waiting(nn.Module):
-    def forward(self, images: Tensor) -> Tensor:
-        if self.training:
-            time.sleep(SLOW_S)
-        return images
-
-
-@value
-class Slow:
-    """A network whose batches take a while, so that there is a time between two of them."""
-
-    def build(self, channels: int) -> nn.Module:
-        return nn.Sequential(_Waiting(), SmallNetwork(width=16, dim=16).build(channels))
-
-
 slow = dataclasses.replace(
     together,
     name="slow",
-    arms=[Arm("slow", dataclasses.replace(tiny, network=Slow()))],
+    arms=[Arm("slow", dataclasses.replace(tiny, network=Slow(0.4)))],
     search=Search(epochs_budget=4, max_epochs=4, max_concurrent=1, resources=Resources(launcher="train")),
     confirmation=Confirmation(seeds=1, folds=1, epochs=1),
 )

@@ -16,7 +16,7 @@ from tests.hosts.driving import Driver, Head
 from tests.hosts.faults import WORKER
 from tests.postgres import Postgres
 
-AWAY_S = 15.0
+AWAY_S = 10.0
 
 
 def test_a_study_without_a_shared_disk_loses_a_host_its_storage_and_its_head(

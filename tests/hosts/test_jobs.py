@@ -21,7 +21,7 @@ from tests.hosts.raycluster import RayCluster, _title, wait
 from tests.searching import holding
 
 JOB = f"{sys.executable} -m marginlab.job"
-STUDY = f"{studies.__file__}:killed"
+STUDY = f"{studies.__file__}:submitted"
 
 
 def _type(env: dict[str, str], log: Path, argv: tuple[str, ...]) -> None:
@@ -79,44 +79,51 @@ def test_a_study_survives_its_laptop_a_stop_and_deaths_of_its_driver(
     home = Path(cluster.env["XDG_DATA_HOME"])
     from tests.lives import lives, never  # here: its preload would take the place of the one of tests.hosts.driving
 
-    lives(tmp_path / "quiet", home, "killed", never)
-    folder = workspace / "studies" / "killed"
+    lives(tmp_path / "quiet", home, "submitted", never, "submitted")
+    folder = workspace / "studies" / "submitted"
 
     submitted = ["submit", STUDY, "--workspace", str(workspace), "--python", sys.executable, "--env", "SITE"]
     client, log = laptop.start(*submitted)
     wait(lambda: trained(folder) >= 1, "the first epoch")
     os.kill(client.pid, signal.SIGINT)
-    assert "No longer looking at killed-1, which goes on." in laptop.end(client, log, 0)
-    laptop.call("stop", "killed")
+    assert "No longer looking at submitted-1, which goes on." in laptop.end(client, log, 0)
+    laptop.call("stop", "submitted")
     shown = [_title(int(p.name)) for p in Path("/proc").iterdir() if p.name.isdigit()]
-    said = laptop.call("status", "killed", "--follow", code=130)
-    assert "killed-1 was stopped" in said and not (folder / "report").exists()
-    assert "Stopping: the epochs in progress end first." in laptop.call("logs", "killed-1")
+    said = laptop.call("status", "submitted", "--follow", code=130)
+    assert "submitted-1 was stopped" in said and not (folder / "report").exists()
+    assert "Stopping: the epochs in progress end first." in laptop.call("logs", "submitted-1")
 
     before = trained(folder)
-    laptop.call("resume", "killed", "--no-wait")
-    assert "is already at work, as the job killed-2" in laptop.call(*submitted, code=2)
+    laptop.call("resume", "submitted", "--no-wait")
+    assert "is already at work, as the job submitted-2" in laptop.call(*submitted, code=2)
     wait(lambda: trained(folder) > before, "another epoch")
     (driver,) = cluster.pids(JOB, [cluster.head])
     environment = Path(f"/proc/{driver}/environ").read_text().split("\0")
     assert "SITE=north" in environment and os.readlink(f"/proc/{driver}/cwd").startswith(f"{workspace}/packages/")
     os.kill(driver, signal.SIGKILL)  # in the search
-    assert "killed-2 failed: its process was killed (signal 9)" in laptop.call("status", "killed", "--follow", code=1)
-    assert "killed-1 killed stopped" in (listed := laptop.call("status")) and "killed-2 killed failed" in listed
+    assert "submitted-2 failed: its process was killed (signal 9)" in laptop.call(
+        "status", "submitted", "--follow", code=1
+    )
+    assert (
+        "submitted-1 submitted stopped" in (listed := laptop.call("status"))
+        and "submitted-2 submitted failed" in listed
+    )
 
-    laptop.call("resume", "killed", "--no-wait")
+    laptop.call("resume", "submitted", "--no-wait")
     (driver,) = wait(lambda: cluster.pids(JOB, [cluster.head]), "the third job")
     wait(lambda: list(folder.glob("runs/*/*/*/confirmation-*/attempts.json")), "the first run of the confirmation")
     os.kill(driver, signal.SIGKILL)
-    assert "killed-3 failed: its process was killed (signal 9)" in laptop.call("status", "killed", "--follow", code=1)
+    assert "submitted-3 failed: its process was killed (signal 9)" in laptop.call(
+        "status", "submitted", "--follow", code=1
+    )
     assert not (folder / "report").exists()
 
-    assert "Report:" in laptop.call("resume", "killed")
-    assert story(folder) == story(tmp_path / "quiet" / "studies" / "killed")
+    assert "Report:" in laptop.call("resume", "submitted")
+    assert story(folder) == story(tmp_path / "quiet" / "studies" / "submitted")
 
     token = laptop.token.read_text()
     assert not [line for line in shown if password in line or token in line]
-    assert password not in laptop.call("status", "killed-1") + laptop.call("logs", "killed-4") + details(laptop)
+    assert password not in laptop.call("status", "submitted-1") + laptop.call("logs", "submitted-4") + details(laptop)
     # The token lies in the cluster's own home alone, the password in the file that it was put into.
     assert holding([password, token], cluster.folder) == ["home/.ray/auth_token"]
     assert holding([password, token], workspace) == [FILE]
