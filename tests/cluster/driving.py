@@ -29,7 +29,7 @@ from tests.tiny import timeless
 LIMIT_S = 300.0
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.cluster.driving", "ray.tune", "ray.train", "mlflow", "marginlab.report"])
+_forks.set_forkserver_preload(["tests.cluster.driving", "ray.tune", "ray.train", "marginlab.report"])
 
 
 def _drive(study: str, workspace: Path, home: Path, address: str) -> None:

@@ -17,7 +17,7 @@ from tests.hosts.driving import Driver, Head
 from tests.hosts.faults import REGISTRAR
 from tests.hosts.raycluster import RAYLET, RayCluster, _title
 
-KINDS = {"GCS": "/gcs_server ", "raylet": RAYLET, "registrar": REGISTRAR}
+KINDS = {"GCS": "/gcs_server ", "raylet": RAYLET, "registrar": REGISTRAR, "tracking": "multiprocessing.spawn import"}
 DRIVER = "driver"
 SAMPLE_S, LOOK_S = 10.0, 120.0
 MB = 1 << 20
