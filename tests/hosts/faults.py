@@ -29,7 +29,7 @@ WORKER, TRIAL, CONTROLLER, REGISTRAR = (
     "ray::Registrar",
 )
 READ_ONLY_S = 10.0  # after a kill: time enough for a new process to meet the disk
-DATABASE_AWAY_S = 60.0
+DATABASE_AWAY_S = 45.0
 TRACKING_AWAY_S = 120.0
 GIVEN_UP_S = 30.0  # by then Ray has given up a host that it does not hear (raycluster.SOON)
 
@@ -231,7 +231,7 @@ def database_killed(saboteur: Saboteur, driver: Driver) -> None:
 
 @_fault
 def database_away(saboteur: Saboteur, driver: Driver) -> None:
-    """For a minute, whatever else strikes meanwhile: a search waits for it, and says so."""
+    """For most of a minute, whatever else strikes meanwhile: a search waits for it, and says so."""
     saboteur.take_away(saboteur.database, DATABASE_AWAY_S)
     saboteur.to_be_said.append("does not answer (Connection refused). Training waits")
 

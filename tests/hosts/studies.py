@@ -18,7 +18,7 @@ from marginlab.study import Arm, Comparison, Confirmation, Resources, Search
 from marginlab.values import value
 from tests.cluster.studies import Slow, killed, tiny
 
-BRISK_S = 0.15  # a batch: an epoch lasts a second, so that there is a time to strike it
+BRISK_S = 0.12  # a batch: an epoch lasts most of a second, so that there is a time to strike it
 STALLED_S = 15.0
 
 
@@ -84,7 +84,7 @@ lasting = dataclasses.replace(
 slow = dataclasses.replace(
     together,
     name="slow",
-    arms=[Arm("slow", dataclasses.replace(tiny, network=Slow(0.4)))],
+    arms=[Arm("slow", dataclasses.replace(tiny, network=Slow(0.25)))],
     search=Search(epochs_budget=4, max_epochs=4, max_concurrent=1, resources=Resources(launcher="train")),
     confirmation=Confirmation(seeds=1, folds=1, epochs=1),
 )

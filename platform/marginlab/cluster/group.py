@@ -14,6 +14,7 @@ import torch
 from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
 from marginlab import bucket, distributed, stopping
 from marginlab.cluster.leaving import looking, nodes_of_group
@@ -53,7 +54,7 @@ def train_group(
     )
     # Makes Train's own folder: a disk that cannot be written is waited for.
     patiently(lambda: config.storage_context)  # type: ignore[attr-defined]
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _watched,
         train_loop_config={
             "folders": folders,
@@ -71,6 +72,15 @@ def train_group(
         run_config=config,
     )
     trainer.fit()
+
+
+class _Trainer(TorchTrainer):
+    """Ray Train's, without the actor for Ray Datasets that it starts with every group, also where there are none: that would be one
+    process of six, with 200 MB."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # mypy takes it for the Trainer of before
+        return [c for c in callbacks if not isinstance(c, DatasetsCallback)]
 
 
 def restarts(folders: list[str]) -> int:

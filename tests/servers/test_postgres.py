@@ -29,6 +29,8 @@ from tests.cluster.test_registrar import begun, trials, work
 from tests.postgres import Postgres as Server
 from tests.postgres import serving
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
