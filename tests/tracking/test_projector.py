@@ -116,6 +116,18 @@ def test_a_sync_that_is_cut_off_anywhere_is_carried_on(place, monkeypatch):
     assert run.data.params["margin.k_delta"] == "2.0"
 
 
+@pytest.mark.parametrize("synced", [0, 2, 3])
+def test_points_arrive_in_the_order_of_their_epochs(place, synced):
+    """Also that of the best epoch, which its model gets too."""
+    run = place.trial().train(synced)
+    tracker_of(place).sync()
+    run.train(4 - synced, best=0.9)
+    run.recorder.finish("complete")
+    tracker_of(place).sync()
+    steps = place.sql("SELECT step FROM metrics WHERE key = 'val/map' ORDER BY rowid")
+    assert [s for (s,) in steps] == [0, 1, 2, 3] and 0 < run.recorder.best["epoch"] < 3 + (synced == 3)
+
+
 def test_a_run_that_has_ended_takes_few_calls(place, monkeypatch):
     """Each call costs milliseconds in the process that hands out trials, and a search has thousands of short ones."""
     from mlflow import MlflowClient

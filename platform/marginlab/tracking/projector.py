@@ -100,6 +100,14 @@ class _Batch:
         self._got_to(row["epoch"], at)
         return len(points)
 
+    def give_to_model(self, point: Metric) -> None:
+        """A point that the run has, or is about to get: the model gets it too, in its place, so that all arrive in order."""
+        same = [i for i, m in enumerate(self.metrics) if (m.key, m.step) == (point.key, point.step)]
+        for i in same:
+            self.metrics[i] = point
+        if not same:
+            self.metrics.append(point)
+
     def _got_to(self, epoch: int, at: int) -> None:
         self.logged, self.tags[_LOGGED] = (epoch, at), f"{epoch}@{at}"
 
@@ -375,9 +383,9 @@ class Tracker:
             of = {"model_id": model, "dataset_name": run["dataset"], "dataset_digest": run["data"][:36]}
         batch.metrics += [Metric(k, v, at, step, **of) for k, v in describe.final_points(result).items()]
         batch.metrics += [Metric(k, v, at, last["epoch"]) for k, v in describe.final_margins(last).items()]
-        if of and step in rows:  # the point of the run's own row, in whose place the model gets it too
+        if of and step in rows:
             best = Metric(OBJECTIVE, rows[step][OBJECTIVE], describe.stamp(rows[step]["time"]), step, **of)
-            batch.metrics = [m for m in batch.metrics if (m.key, m.step) != (OBJECTIVE, step)] + [best]
+            batch.give_to_model(best)
         tags = {"state": result["state"], "best_epoch": result["best_epoch"], "reason": result["reason"] or None}
         tags[notes.NOTE] = notes.run_note(record, name, result, describe.margins_text(last))
         batch.tags |= {k: str(v) for k, v in tags.items() if v is not None}
