@@ -9,8 +9,19 @@ from typing import Any
 
 from marginlab.files import read_json
 from marginlab.runs import RunFolder
-from marginlab.tracking import describe
+from marginlab.tracking import Tracker, describe
 from tests.tracking.serving import Server
+
+
+def agree(tracking: Server, workspace: Path, study: Path, on_its_own: bool) -> None:
+    """The server has every point once, and in order.
+
+    Args:
+        on_its_own: whether it was there when the study ended; if not, the study said what to do, and that is done here.
+    """
+    if not on_its_own:
+        Tracker(workspace, study, tracking.url).sync(at_work=False)
+    assert in_mlflow(tracking, study) == in_folders(study)
 
 
 def in_mlflow(tracking: Server, study: Path) -> list[tuple[Any, ...]]:

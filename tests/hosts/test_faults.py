@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from marginlab.tracking import Tracker
 from tests.cluster.driving import story
 from tests.hosts.driving import Driver, Head, trained
 from tests.hosts.faults import EARLY, FAULTS, LATE, Fault, Saboteur, database_away
-from tests.hosts.projected import in_folders, in_mlflow
+from tests.hosts.projected import agree
 from tests.hosts.raycluster import wait
 from tests.hosts.strikes import CONFIRMATION, REPORT, SEARCH
 from tests.postgres import Postgres
@@ -76,8 +75,6 @@ def test_a_study_goes_through_all_faults(
     assert [(s.phase, s.fault) for s in saboteur.struck] == [(phase, fault.__name__) for phase, _, fault in plan]
     assert [s.lost() for s in saboteur.struck] == [0] * len(FAULTS)
     saboteur.check_said(driver)
-    if not on_its_own:  # the study ended before the tracking server was back, and said what to do
-        Tracker(workspace, driver.folder, tracking.url).sync(at_work=False)
-    assert in_mlflow(tracking, driver.folder) == in_folders(driver.folder)
+    agree(tracking, workspace, driver.folder, on_its_own)
     head.nothing_reserved()
     wait(lambda: not [p for p in saboteur.stopped if Path(f"/proc/{p}").exists()], "the end of the stopped processes")

@@ -16,7 +16,7 @@ from marginlab.runs import RunFolder
 from tests.cluster.driving import story
 from tests.hosts.driving import Driver, Ended, Head, trained
 from tests.hosts.faults import FAULTS, Fault, Saboteur
-from tests.hosts.projected import in_folders, in_mlflow
+from tests.hosts.projected import agree
 from tests.hosts.raycluster import wait
 from tests.hosts.strikes import CONFIRMATION, REPORT, SEARCH, Strike
 from tests.hosts.studies import SOAK_H, lasting
@@ -78,13 +78,13 @@ def test_nothing_leaks_and_nothing_is_lost(head: Head, database: Postgres, track
                 driver = Driver(head, lasting.name, workspace, database.address("studies"), tracking.url)
                 try:
                     driver = storm.over(saboteur, driver)
-                    saboteur.wait_for(database, tracking)
                     driver.end()
+                    on_its_own = saboteur.all_there
                 finally:
                     saboteur.clean_up(driver)
                     storm.passed += [(s, s.pause_s(), s.lost()) for s in saboteur.struck]
                 assert story(driver.folder) == expected
-                assert in_mlflow(tracking, driver.folder) == in_folders(driver.folder)
+                agree(tracking, workspace, driver.folder, on_its_own)
                 ended = [a + b for a, b in zip(ended, accounted(driver.folder), strict=True)]
                 shutil.rmtree(workspace)
         wait(lambda: census(head.cluster) == before, f"the processes of before, {before}")
