@@ -290,7 +290,7 @@ def _uploaded(tracking: Apart, report: Path, answer: str, on_trouble: Callable[[
 
 
 class _Syncing:
-    """A thread that keeps MLflow up to date while a study runs, and tells the user what the study is waiting for."""
+    """A thread that has MLflow kept up to date while a study runs, and tells the user what the study is waiting for."""
 
     def __init__(self, tracking: Apart, folder: Path, on_trouble: Callable[[str], None]) -> None:
         self.tracking, self.folder, self.on_trouble = tracking, folder, on_trouble

@@ -70,12 +70,9 @@ class RayCluster:
         token = home / ".ray" / "auth_token"
         token.touch(0o600)
         token.write_text(secrets.token_hex(32))
-        own_ways = (
-            "RAY_",
-            "PYTEST_",
-            "PYTHONDONTWRITEBYTECODE",
-        )  # compiling everything anew would slow every process down
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(own_ways)}
+        # Without compiled modules every process would compile them all.
+        left_out = ("RAY_", "PYTEST_", "PYTHONDONTWRITEBYTECODE")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
         path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
         own = {"HOME": str(home), "XDG_DATA_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         own["MARGINLAB_CACHE"] = str(self.cache)

@@ -18,7 +18,7 @@ def reap(address: str, out: Path) -> None:
 
     from marginlab.cluster import reaper
 
-    reaper.LOOK_S, reaper.EMPTY_S, reaper.UNPLACED_S = 0.5, 3.0, 60.0
+    reaper.LOOK_S, reaper.EMPTY_S, reaper.UNPLACED_S = 0.5, 5.0, 60.0
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 
     @ray.remote(num_cpus=1)

@@ -1,4 +1,6 @@
-"""A tracker in a process of its own. MLflow takes 150 MB and, of a search of short trials, four times the CPU seconds of Tune."""
+"""A tracker in a process of its own. MLflow takes 100 MB and, of a search of short trials, more than twice the CPU seconds of
+all else that a driver does (BENCHMARKS.md, overhead).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,8 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from marginlab import spawned
 from marginlab.tracking.projector import Tracker
@@ -38,7 +39,8 @@ class Apart:
             # A signal to all processes of a group is for the driver, which may still have something to be done here.
             self._pool = self._pool or spawned.pool(1, _keep, self.tracker, deaf=[signal.SIGTERM])
             try:
-                return self._pool.submit(_do, _Asked(what, args, kwargs)).result()
+                answer: T = self._pool.submit(_do, what, args, kwargs).result()
+                return answer
             except BrokenProcessPool:
                 self.close()
         raise TrackingAway(
@@ -63,12 +65,5 @@ def _keep(tracker: Tracker) -> None:
     _tracker = tracker
 
 
-@dataclass(frozen=True)
-class _Asked(Generic[T]):
-    what: Callable[..., T]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-def _do(asked: _Asked[T]) -> T:
-    return asked.what(_tracker, *asked.args, **asked.kwargs)
+def _do(what: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return what(_tracker, *args, **kwargs)

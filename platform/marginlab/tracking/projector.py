@@ -102,11 +102,11 @@ class _Batch:
 
     def give_to_model(self, point: Metric) -> None:
         """A point that the run has, or is about to get: the model gets it too, in its place, so that all arrive in order."""
-        same = [i for i, m in enumerate(self.metrics) if (m.key, m.step) == (point.key, point.step)]
-        for i in same:
-            self.metrics[i] = point
-        if not same:
-            self.metrics.append(point)
+        for i, m in enumerate(self.metrics):
+            if (m.key, m.step) == (point.key, point.step):
+                self.metrics[i] = point
+                return
+        self.metrics.append(point)
 
     def _got_to(self, epoch: int, at: int) -> None:
         self.logged, self.tags[_LOGGED] = (epoch, at), f"{epoch}@{at}"

@@ -118,7 +118,7 @@ def default_uri(workspace: Path) -> str:
 
 
 def connect(workspace: Path, uri: str | None = None) -> Store:
-    """Open MLflow, in the driver's process.
+    """Open MLflow, in this process.
 
     Args:
         workspace: holds ``mlflow.db`` and ``mlruns/`` where no ``uri`` is given.
