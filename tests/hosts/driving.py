@@ -88,12 +88,19 @@ class Head:
         process.start()
         return process
 
+    def do(self, do: Callable[..., None], *args: Any, limit_s: float = 60.0) -> None:
+        """Call it there; AssertionError with what it said if it fails or takes too long."""
+        process = self.fork(log := self.cluster.folder / f"{do.__name__.strip('_')}.log", do, *args)
+        process.join(limit_s)
+        process.kill()
+        process.join()
+        assert process.exitcode == 0, f"{do.__name__}, {limit_s:.0f} s: {log.read_text()[-4000:]}"
+
     def reserved(self) -> dict[str, Any]:
         """Placement groups that are there, CPUs and free CPUs."""
         out = self.cluster.folder / "reserved.json"
         out.unlink(missing_ok=True)
-        process = self.fork(self.cluster.folder / "look.log", _look, self.cluster.address, out)
-        process.join(60)
+        self.do(_look, self.cluster.address, out)
         return dict(json.loads(out.read_text()))
 
     def nothing_is_reserved(self) -> bool:

@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ class RayCluster:
         netns.run("mount", "-o", "remount,bind,ro", str(cluster.protected))
         cluster.env = cluster._environment()
         cluster.raise_head()
-        for host in cluster.workers:
-            cluster.raise_worker(host)
+        with ThreadPoolExecutor() as at_once:
+            list(at_once.map(cluster.raise_worker, cluster.workers))
         return cluster
 
     def _environment(self) -> dict[str, str]:

@@ -16,10 +16,16 @@ from marginlab.networks import SmallNetwork
 from marginlab.space import uniform
 from marginlab.study import Arm, Comparison, Confirmation, Resources, Search
 from marginlab.values import value
-from tests.cluster.studies import Slow, killed, tiny
+from tests.cluster.studies import killed, tiny
 
 BRISK_S = 0.12  # a batch: an epoch lasts most of a second, so that there is a time to strike it
 STALLED_S = 15.0
+LINGER_S = 3.0
+
+
+def linger(home: Path) -> Path:
+    """The file for which batches are slow, while it is there."""
+    return home / "linger"
 
 
 def word(home: Path, rank: int) -> Path:
@@ -81,10 +87,27 @@ lasting = dataclasses.replace(
 )
 
 
-slow = dataclasses.replace(
+class _Lingering(nn.Module):
+    """A batch takes seconds while the file is there: whatever is to happen within an epoch then does, on a fast machine too."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and linger(Path(os.environ["HOME"])).exists():
+            time.sleep(LINGER_S)
+        return images
+
+
+@value
+class Lingering:
+    """The tests' usual network, which can be told to linger."""
+
+    def build(self, channels: int) -> nn.Module:
+        return nn.Sequential(_Lingering(), SmallNetwork(width=16, dim=16).build(channels))
+
+
+lingering = dataclasses.replace(
     together,
-    name="slow",
-    arms=[Arm("slow", dataclasses.replace(tiny, network=Slow(0.25)))],
+    name="lingering",
+    arms=[Arm("lingering", dataclasses.replace(tiny, network=Lingering()))],
     search=Search(epochs_budget=4, max_epochs=4, max_concurrent=1, resources=Resources(launcher="train")),
     confirmation=Confirmation(seeds=1, folds=1, epochs=1),
 )

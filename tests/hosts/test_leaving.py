@@ -12,11 +12,10 @@ import pytest
 from marginlab.files import read_json
 from marginlab.replay import find_data, replay
 from marginlab.runs import RunFolder
-from tests.cluster.driving import trained
-from tests.hosts import netns
 from tests.hosts.driving import Driver, Head
 from tests.hosts.faults import WORKER
 from tests.hosts.raycluster import RAY
+from tests.hosts.studies import linger
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "spot_notice.sh"
 ASKED_BEFORE = 2  # times that nothing is announced yet
@@ -57,22 +56,25 @@ def test_a_host_that_is_taken_back_costs_batches_and_not_the_epoch(
     head: Head, metadata: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     cluster, (url, asked) = head.cluster, metadata
-    driver = Driver(head, "slow", tmp_path / "slow")
+    slow, driver = linger(cluster.home), Driver(head, "lingering", tmp_path / "lingering")
+    (host,) = set(driver.until(lambda: list(cluster.pids(WORKER).values())))
+    slow.touch()  # so that it is announced, and the host goes, within an epoch
     try:
-        driver.until(lambda: trained(driver.folder, "trial") >= 1)
-        (host,) = set(driver.until(lambda: list(cluster.pids(WORKER).values())))
+        driver.until(lambda: list(driver.folder.rglob("last.safetensors")))
         env = {**cluster.env, "METADATA": url, "EVERY_S": "0.1"}
         host.run("bash", str(SCRIPT), cluster.address, RAY, env=env)
         assert len(asked) == ASKED_BEFORE + 1
         (part, *_) = driver.until(lambda: list(driver.folder.rglob("partway.safetensors")))
         host.kill()
         kept = RunFolder.open(part.parent).partway()
+        slow.unlink()
         driver.end()
     finally:
         driver.kill()
-        if not netns.run("ip", "netns", "pids", host.namespace):
-            cluster.raise_worker(host)
+        slow.unlink(missing_ok=True)
+        host.kill()  # Ray gives nothing to a host that was announced to go
+        cluster.raise_worker(host)
     folder = RunFolder.open(part.parent)
     assert kept > 0 and read_json(folder.path / "attempts.json")["batches"] == kept
-    result = replay(folder, find_data(tmp_path / "slow", folder.run.data))
+    result = replay(folder, find_data(tmp_path / "lingering", folder.run.data))
     assert [e.same for e in result.epochs] == [True] * len(result.epochs)

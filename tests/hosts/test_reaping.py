@@ -51,9 +51,7 @@ def reap(address: str, out: Path) -> None:
 
 def test_what_was_forgotten_is_given_back(head: Head) -> None:
     out = head.cluster.folder / "reaped.json"
-    process = head.fork(log := head.cluster.folder / "reap.log", reap, head.cluster.address, out)
-    process.join()
-    assert out.exists(), log.read_text()
+    head.do(reap, head.cluster.address, out, limit_s=240)
     found = json.loads(out.read_text())
     assert len(found.pop("said")) == 1
     assert found == {"used": "CREATED", "forgotten": "REMOVED", "waiting": "CREATED"}
