@@ -148,9 +148,8 @@ def token_file(path: Path, mode: str | None) -> Finding:
     if "RAY_AUTH_TOKEN" in os.environ:
         return Finding("token", "this machine", GOOD, "From the environment (RAY_AUTH_TOKEN).")
     if not path.exists():
-        return Finding(
-            "token", "this machine", WRONG, f"There is no {path}: ray get-auth-token --generate, then chmod 600 {path}."
-        )
+        said = f"There is no {path}: (umask 077 && RAY_AUTH_MODE=token ray get-auth-token --generate) makes one for you alone."
+        return Finding("token", "this machine", WRONG, said)
     others = stat.S_IMODE(path.stat().st_mode) & 0o077
     if others:
         said = f"{path} can be read by others on this machine: chmod 600 {path}, and a new token if others were there."
