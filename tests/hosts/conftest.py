@@ -21,9 +21,8 @@ from tests.tracking.serving import Server, free_port
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            if item.get_closest_marker("soak") is None:
-                item.add_marker(pytest.mark.hosts)
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("soak") is None:
+            item.add_marker(pytest.mark.hosts)
             item.add_marker(pytest.mark.timeout(1200))
 
 

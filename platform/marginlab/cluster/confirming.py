@@ -5,13 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import ray
-from ray.exceptions import RayActorError
-
-from marginlab import faults
-from marginlab.cluster.group import restarts, train_group
+from marginlab.cluster.group import train_group
 from marginlab.cluster.machines import Machines
 from marginlab.cluster.preflight import concurrency, gpus_per_worker
 from marginlab.plan import Task
@@ -37,21 +32,10 @@ def confirm(
     groups = min(concurrency("Confirmation", rules.resources, machines), len(todo))
     gpus = gpus_per_worker(rules.resources, machines)
     ask = {"session": session, "study": str(study_folder)}
-    train = partial(_train, packed=packed, resources=rules.resources, gpus=gpus, storage=storage, ask=ask)
+    train = partial(train_group, packed=packed, resources=rules.resources, gpus=gpus, storage=storage, ask=ask)
     pool = ThreadPoolExecutor(max(groups, 1))
     try:
         for end in [pool.submit(train, todo[i::groups]) for i in range(groups)]:
             end.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a Ctrl-C does not wait for the groups; Ray's end ends them
-
-
-def _train(folders: list[str], *, ask: dict[str, Any], **group: Any) -> None:
-    """``train_group``, begun anew where the process that directs the group has died: nobody else does it, as Tune does for a trial."""
-    for left in reversed(range(restarts(folders))):
-        try:
-            return train_group(folders, ask=ask, **group)
-        except RayActorError:
-            if not left or not ray.is_initialized():  # the study's own end, which ends the groups
-                raise
-        faults.note(Path(ask["study"]), "The controller of a worker group died: the group was begun anew.")

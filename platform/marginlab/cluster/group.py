@@ -10,14 +10,17 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2.api.exceptions import ControllerError
 
-from marginlab import bucket, distributed, stopping
+from marginlab import bucket, distributed, faults, stopping
 from marginlab.cluster.leaving import looking, nodes_of_group
+from marginlab.cluster.overseer import Overseer
 from marginlab.cluster.storage import storage_of
 from marginlab.cluster.watched import watched
 from marginlab.data.packed import WITNESS
@@ -38,13 +41,32 @@ def train_group(
 ) -> None:
     """Train the runs of these folders in one worker group; returns when all have ended.
 
-    A lost worker restarts the group, which passes over the finished runs and goes on at the run and epoch it lost.
+    A lost worker restarts the group, which passes over the finished runs and goes on at the run and epoch it lost. Ray Train does
+    that where the group is at work. It does not where a worker is lost at some moments of the group's start, or where the process
+    that directs the group is: then it is begun anew here.
 
     Args:
         folders: run folders, in order.
         packed: packed dataset folder by dataset name.
         ask: how ranks decide: ``{"session": ..., "study": folder, "registrar": name, "token": ..., ...}``.
     """
+    others = 0
+    for left in reversed(range(restarts(folders))):
+        try:
+            return _train_group(folders, packed, resources, gpus, storage, ask)
+        except (RayActorError, ControllerError) as e:
+            starting, cause = isinstance(e, ControllerError), getattr(e, "controller_failure", e)
+            # Anything else may be the death of another rank too, or what no new start mends.
+            others += not isinstance(cause, RayActorError)
+            if not (left and others <= ATTEMPTS and isinstance(cause, RayError) and ray.is_initialized()):
+                raise
+        why = f"could not start ({str(cause).strip().splitlines()[-1]})" if starting else "lost its controller"
+        faults.note(Path(ask["study"]), f"A worker group {why}: it was begun anew.")
+
+
+def _train_group(
+    folders: list[str], packed: dict[str, str], resources: Resources, gpus: float, storage: Path, ask: dict[str, Any]
+) -> None:
     config = RunConfig(
         name=f"group-{uuid.uuid4().hex[:8]}",  # never resumed by Train: the run folders are the truth
         **storage_of(storage),
@@ -70,17 +92,22 @@ def train_group(
         ),
         torch_config=TorchConfig(timeout_s=max(COLLECTIVE_TIMEOUT_S, 2 * int(resources.stalled_s))),
         run_config=config,
+        overseer=Overseer(Path(ask["study"]), resources.stalled_s),
     )
     trainer.fit()
 
 
 class _Trainer(TorchTrainer):
-    """Ray Train's, without the actor for Ray Datasets that it starts with every group, also where there are none: that would be one
-    process of six, with 200 MB."""
+    """Ray Train's, with an :class:`Overseer` and without the actor for Ray Datasets that it starts with every group, also where there
+    are none: that would be one process of six, with 200 MB."""
+
+    def __init__(self, *args: Any, overseer: Overseer, **kwargs: Any) -> None:
+        self._overseer = overseer
+        super().__init__(*args, **kwargs)
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # mypy takes it for the Trainer of before
-        return [c for c in callbacks if not isinstance(c, DatasetsCallback)]
+        return [*(c for c in callbacks if not isinstance(c, DatasetsCallback)), self._overseer]
 
 
 def restarts(folders: list[str]) -> int:
@@ -182,8 +209,6 @@ def decider(config: dict[str, Any], index: int) -> Decide:
     name = config.get("registrar")
     if name is None:
         return lambda epoch, row: True
-    import ray
-
     from marginlab.cluster import registrar
 
     actor, token, objective = registrar.find(name), config["token"], config["objective"]

@@ -1,0 +1,108 @@
+"""A worker group that does not come to train: it is begun anew, and the study says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+from marginlab import faults
+from marginlab.cluster import group, overseer, reaper
+from marginlab.runs import ATTEMPTS, Recorder, RunFolder
+from marginlab.study import Resources
+from tests.cluster.driving import ray_processes
+from tests.tiny import tiny_run
+
+DIED = ControllerError(ActorDiedError())  # of a worker, as the group's training begins
+FAILED = ControllerError(RayTaskError("on_start", "no such backend\nRuntimeError: no such backend", RuntimeError("x")))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """With one run, which has ended: a group has nothing to do but to begin."""
+    Recorder(RunFolder.create(tmp_path / "run", tiny_run(), {"kind": "trial"})).finish("failed", "It is not trained.")
+    return tmp_path
+
+
+def train(study: Path, **resources: Any) -> None:
+    ask = {"session": "s", "study": str(study)}
+    packed = {tiny_run().dataset: str(study / "packed")}
+    group.train_group([str(study / "run")], packed, Resources(workers=2, **resources), 0.0, study / "ray", ask)
+
+
+def begun(study: Path, monkeypatch: pytest.MonkeyPatch, *ends: Exception | None) -> int:
+    """How often a group is begun that ends so, and then well."""
+    left = list(ends)
+
+    def end(*_: Any) -> None:
+        if left and (e := left.pop(0)):
+            raise e
+
+    monkeypatch.setattr(group, "_train_group", end)
+    monkeypatch.setattr(group.ray, "is_initialized", lambda: True)
+    train(study)
+    return len(ends) - len(left) + (not left)
+
+
+def test_a_worker_or_controller_that_dies_as_the_group_starts_costs_a_start(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = [DIED, ActorDiedError(), FAILED, *[DIED] * ATTEMPTS]
+    assert begun(study, monkeypatch, *ends) == len(ends) + 1
+    said = [f.what for f in faults.read(study)]
+    assert said[1] == "A worker group lost its controller: it was begun anew."
+    assert said[2] == "A worker group could not start (RuntimeError: no such backend): it was begun anew."
+
+
+def test_what_every_start_fails_with_ends_it(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ControllerError, match="no such backend"):
+        begun(study, monkeypatch, *[FAILED] * (ATTEMPTS + 1))
+    assert len(faults.read(study)) == ATTEMPTS
+
+
+def test_what_ray_train_has_given_up_is_not_begun_anew(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WorkerGroupError):
+        begun(study, monkeypatch, WorkerGroupError("rank 0", {0: RuntimeError("x")}))
+    assert faults.read(study) == []
+
+
+@pytest.mark.timeout(240)
+def test_a_worker_that_is_stopped_as_the_group_starts_is_not_waited_for(
+    ray_here: None, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overseer, "START_S", 0.0)
+    before, stopped = set(ray_processes()), []
+
+    def stop() -> None:
+        while not stopped:
+            time.sleep(0.01)
+            new = [p for p, title in ray_processes().items() if p not in before and "RayTrainWorker" in title]
+            for pid in new[:1]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+
+    monkeypatch.setattr(overseer, "PROCESSES_S", 30.0)
+    thread = threading.Thread(target=stop)
+    thread.start()
+    monkeypatch.setattr(reaper, "LOOK_S", 1.0)
+    monkeypatch.setattr(reaper, "EMPTY_S", 3.0)
+    with reaper.reaping(
+        reaper.there(), lambda sentence: None
+    ):  # Ray keeps the place of a group whose controller is gone
+        train(study, stalled_s=2.0)
+    thread.join()
+    what = [f.what for f in faults.read(study)]
+    assert what == [
+        "A worker group did not begin within 32 s: a process is stopped, or a host cut off.",
+        "A worker group lost its controller: it was begun anew.",
+    ]
+    assert not Path(f"/proc/{stopped[0]}").exists()
