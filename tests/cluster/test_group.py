@@ -38,18 +38,20 @@ def train(study: Path, **resources: Any) -> None:
     group.train_group([str(study / "run")], packed, Resources(workers=2, **resources), 0.0, study / "ray", ask)
 
 
-def begun(study: Path, monkeypatch: pytest.MonkeyPatch, *ends: Exception | None) -> int:
+def begun(study: Path, monkeypatch: pytest.MonkeyPatch, *ends: Exception) -> int:
     """How often a group is begun that ends so, and then well."""
-    left = list(ends)
+    times = 0
 
     def end(*_: Any) -> None:
-        if left and (e := left.pop(0)):
-            raise e
+        nonlocal times
+        times += 1
+        if times <= len(ends):
+            raise ends[times - 1]
 
     monkeypatch.setattr(group, "_train_group", end)
     monkeypatch.setattr(group.ray, "is_initialized", lambda: True)
     train(study)
-    return len(ends) - len(left) + (not left)
+    return times
 
 
 def test_a_worker_or_controller_that_dies_as_the_group_starts_costs_a_start(
@@ -95,9 +97,8 @@ def test_a_worker_that_is_stopped_as_the_group_starts_is_not_waited_for(
     thread.start()
     monkeypatch.setattr(reaper, "LOOK_S", 1.0)
     monkeypatch.setattr(reaper, "EMPTY_S", 3.0)
-    with reaper.reaping(
-        reaper.there(), lambda sentence: None
-    ):  # Ray keeps the place of a group whose controller is gone
+    # Ray keeps the place of a group whose controller is gone.
+    with reaper.reaping(reaper.there(), lambda sentence: None):
         train(study, stalled_s=2.0)
     thread.join()
     what = [f.what for f in faults.read(study)]

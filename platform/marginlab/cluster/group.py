@@ -60,7 +60,8 @@ def train_group(
             others += not isinstance(cause, RayActorError)
             if not (left and others <= ATTEMPTS and isinstance(cause, RayError) and ray.is_initialized()):
                 raise
-        why = f"could not start ({str(cause).strip().splitlines()[-1]})" if starting else "lost its controller"
+        last = (str(cause).strip() or type(cause).__name__).splitlines()[-1]
+        why = f"could not start ({last})" if starting else "lost its controller"
         faults.note(Path(ask["study"]), f"A worker group {why}: it was begun anew.")
 
 
