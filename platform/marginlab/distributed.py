@@ -7,7 +7,8 @@ gradients over the W ranks. The two cancel: the parameter gradient is that of on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,17 +22,40 @@ T = TypeVar("T")
 BUCKET = 2**25  # bytes of gradients that go to the other ranks together
 
 
+_place: tuple[int, int] | None = None  # rank and number of ranks, where they are known
+
+
+@contextmanager
+def as_rank(rank: int, world: int) -> Iterator[None]:
+    """Be this one of so many ranks for the length of the block, whatever becomes of torch's process group.
+
+    Who started the ranks may destroy the process group of the others when one of them is lost, as Ray Train does while they still
+    train, or before they begin to. A rank that asked torch who it is would from then on take itself for the only one: it would train
+    with its share of each batch and write as rank 0 does. In this block it stays what it is, and its next collective fails.
+    """
+    global _place
+    before, _place = _place, (rank, world)
+    try:
+        yield
+    finally:
+        _place = before
+
+
 def is_distributed() -> bool:
     """Whether there is more than one rank."""
     return world() > 1
 
 
 def world() -> int:
-    """The number of ranks; 1 where torch.distributed is not initialised."""
+    """The number of ranks; outside of :func:`as_rank` torch's, and 1 where torch.distributed is not initialised."""
+    if _place:
+        return _place[1]
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
+    if _place:
+        return _place[0]
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
@@ -35,7 +38,7 @@ def study(tmp_path: Path) -> Path:
 def train(study: Path, **resources: Any) -> None:
     ask = {"session": "s", "study": str(study)}
     packed = {tiny_run().dataset: str(study / "packed")}
-    group.train_group([str(study / "run")], packed, Resources(workers=2, **resources), 0.0, study / "ray", ask)
+    group.train_group([str(study / "run")], packed, Resources(**{"workers": 2} | resources), 0.0, study / "ray", ask)
 
 
 def begun(study: Path, monkeypatch: pytest.MonkeyPatch, *ends: Exception) -> int:
@@ -76,6 +79,25 @@ def test_what_ray_train_has_given_up_is_not_begun_anew(study: Path, monkeypatch:
     assert faults.read(study) == []
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_whose_process_group_is_gone_does_not_take_itself_for_the_only_one(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train destroys it as soon as another worker is lost, also before this one begins to train."""
+    context = SimpleNamespace(get_world_rank=lambda: rank, get_world_size=lambda: 2)
+    monkeypatch.setattr(group, "get_context", lambda: context)
+    monkeypatch.setattr(group, "watched", lambda config: nullcontext())  # begun, and then it was destroyed
+    monkeypatch.setattr(group, "nodes_of_group", lambda: ["a", "b"])
+    monkeypatch.setattr(group, "looking", lambda nodes: nullcontext(lambda: False))
+    monkeypatch.setattr(group, "get_device", lambda: torch.device("cpu"))
+    path = tmp_path / "run"
+    folder = RunFolder.create(path, tiny_run(), {"kind": "trial"})
+    packed = {tiny_run().dataset: str(tmp_path / "packed")}
+    with pytest.raises(ValueError, match="process group has not been initialized"):
+        group._watched({"folders": [str(path)], "packed": packed, "session": "s", "study": str(tmp_path)})
+    assert folder.result() is None and not folder.epochs()
+
+
 @pytest.mark.timeout(240)
 def test_a_worker_that_is_stopped_as_the_group_starts_is_not_waited_for(
     ray_here: None, study: Path, monkeypatch: pytest.MonkeyPatch
@@ -107,3 +129,29 @@ def test_a_worker_that_is_stopped_as_the_group_starts_is_not_waited_for(
         "A worker group lost its controller: it was begun anew.",
     ]
     assert not Path(f"/proc/{stopped[0]}").exists()
+
+
+@pytest.mark.timeout(240)
+def test_a_lone_worker_that_is_stopped_is_given_up(ray_here: None, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overseer, "LATER_S", 3.0)
+    pid = study / "pid"
+
+    def work(config: dict[str, Any]) -> None:  # nested: it is sent to the worker as it is
+        if not pid.exists():
+            pid.write_text(str(os.getpid()))
+            time.sleep(600)
+
+    def stop() -> None:
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.1)
+        os.kill(int(pid.read_text()), signal.SIGSTOP)
+
+    monkeypatch.setattr(group, "_watched", work)
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    train(study, workers=1, stalled_s=2.0)
+    thread.join()
+    (fault,) = faults.read(study)
+    said = "was not heard from for 5 s: its process is stopped, or its host cut off."
+    assert fault.what == f"Rank 0 on {socket.gethostname()} {said}"
+    assert not Path(f"/proc/{pid.read_text()}").exists()

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import RayActorError, RayError
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2.api.exceptions import ControllerError
@@ -119,7 +119,8 @@ def restarts(folders: list[str]) -> int:
 
 def _watched(config: dict[str, Any]) -> None:
     """On every rank of the group."""
-    with watched(config):
+    me = get_context()
+    with distributed.as_rank(me.get_world_rank(), me.get_world_size()), watched(config):
         _worker(config)
         distributed.barrier()  # until rank 0 has written its last word, the others are there to be heard
 
