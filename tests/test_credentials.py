@@ -31,7 +31,13 @@ def test_a_secret_is_not_sent_along_in_the_open(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["http://me:hunter2@mlflow:5000", "postgresql://me:hunter2@db/x", "https://hunter2@host"]
+    "value",
+    [
+        "http://me:hunter2@mlflow:5000",
+        "postgresql://me:hunter2@db/x",
+        "https://hunter2@host",
+        "postgresql://me@db/x?password=hunter2",
+    ],
 )
 def test_an_address_with_a_password_is_a_secret_whatever_its_name(value: str) -> None:
     with pytest.raises(InputError, match="looks like a secret") as e:

@@ -85,10 +85,9 @@ def _findings(
     with _marked(space.root) as mark:
         driver = look(str(space.root), mark, packed, 0)
         if address is not None:
-            from marginlab.cluster import session  # sets the environment that Ray reads
+            from marginlab.cluster import session, token  # sets the environment that Ray reads
 
-            path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-            yield token_file(path, os.environ.get("RAY_AUTH_MODE"))
+            yield token_file(token.token_file(), os.environ.get("RAY_AUTH_MODE"))
             try:
                 with session.session(address):
                     from marginlab.cluster.nodes import look_everywhere

@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from marginlab import bucket
 from marginlab.values import InputError
@@ -65,12 +65,15 @@ def refuse_login(uri: str, option: str, instead: str, workspace: str) -> None:
 
 
 def has_login(text: str) -> bool:
-    """Whether a text is an address with a password in it; over http a user name may be a token."""
+    """Whether a text is an address with a password in it, also after a ``?``; over http a user name may be a token."""
     try:
         parts = urlsplit(text)
     except ValueError:
         return False
-    return parts.password is not None or (parts.scheme.startswith("http") and parts.username is not None)
+    named = any(
+        _SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)
+    )  # libpq's ?password=
+    return named or parts.password is not None or (parts.scheme.startswith("http") and parts.username is not None)
 
 
 def read(path: Path) -> dict[str, str]:
@@ -79,7 +82,11 @@ def read(path: Path) -> dict[str, str]:
     Raises:
         InputError: others can read or change the file, or a line is none. The sentence has no value in it.
     """
-    with path.open() as f:
+    try:
+        opened = path.open()
+    except PermissionError:
+        raise InputError(f"{path} belongs to another user: chown {os.geteuid()} {path} && chmod 600 {path}.") from None
+    with opened as f:
         about = os.fstat(f.fileno())
         if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or about.st_uid != os.geteuid():
             raise InputError(

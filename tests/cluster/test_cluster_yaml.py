@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from marginlab.cluster.machines import Machines
+from marginlab.cluster.session import may_come
 
 ROOT = Path(__file__).parents[2]
 AWS = ROOT / "ray_cluster.yaml"
@@ -121,3 +125,20 @@ def test_the_heads_services_are_for_the_head_alone(path: Path) -> None:
     assert not any("head_services" in c for c in config["setup_commands"] + config["worker_start_ray_commands"])
     script = (ROOT / "docs" / "head_services.sh").read_text()
     assert re.findall(r"(?:--host|listen_addresses=)[ ]?([\w.]+)", script) == ["127.0.0.1", "127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("path", "most", "says"),
+    [
+        (AWS, 8, "8 machines with 8 CPUs and 1 GPU"),
+        (AWS, 3, "3 machines with 8 CPUs and 1 GPU"),
+        (ONPREM, 2, "no machine"),
+    ],
+)
+def test_what_may_come_is_read_from_what_ray_up_leaves_on_the_head(
+    path: Path, most: int, says: str, tmp_path: Path
+) -> None:
+    left = tmp_path / "ray_bootstrap_config.yaml"
+    assert may_come(left) == []
+    left.write_text(json.dumps(check(load(path) | {"max_workers": most})))  # JSON, as Ray writes it
+    assert str(Machines(tuple(may_come(left)))) == says

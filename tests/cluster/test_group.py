@@ -132,7 +132,9 @@ def test_a_worker_that_is_stopped_as_the_group_starts_is_not_waited_for(
 
 
 @pytest.mark.timeout(240)
-def test_a_lone_worker_that_is_stopped_is_given_up(ray_here: None, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lone_worker_that_is_stopped_is_given_up(
+    ray_here: None, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(overseer, "LATER_S", 3.0)
     pid = study / "pid"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from marginlab.cluster import jobs
-from marginlab.cluster.jobs import Away, Job, Jobs, Record, check_token, checked
+from marginlab.cluster.jobs import Away, Job, Jobs, Record, checked
+from marginlab.cluster.token import check_token, make_token
 from marginlab.values import InputError
 
 RECORD = Record("x/y", "/w", ("studies/x.py:small", "--workspace", "/w", "--allow-embeddings"), "abc", "python3")
@@ -44,6 +45,21 @@ def test_a_token_that_others_can_read_is_refused(monkeypatch: pytest.MonkeyPatch
         check_token()
     token.chmod(0o600)
     check_token()
+
+
+def test_the_token_of_a_ray_of_ones_own_is_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    token = tmp_path / "ray" / "token"
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    make_token()
+    assert not token.exists()
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    make_token()
+    written = token.read_text()
+    assert len(written) == 64 and token.stat().st_mode & 0o777 == 0o600 and [*token.parent.iterdir()] == [token]
+    make_token()
+    assert token.read_text() == written
 
 
 def test_what_a_job_was_given_comes_back_from_its_metadata() -> None:

@@ -13,7 +13,6 @@ import os
 import re
 import shlex
 import socket
-import stat
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from marginlab.cluster.token import check_token, token_file
 from marginlab.package import kept_at
 from marginlab.progress import Progress, file_of
 from marginlab.values import InputError
@@ -245,22 +245,6 @@ def checked(address: str) -> str:
     if not fits:
         raise InputError(f"--address {address.rpartition('@')[2]}: give the dashboard's, such as http://head:8265.")
     return full
-
-
-def token_file() -> Path:
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-
-
-def check_token() -> None:
-    """Refuse a token that others on this machine can read: whoever has it can run code on the whole cluster."""
-    path = token_file()
-    if "RAY_AUTH_TOKEN" in os.environ or not path.exists():
-        return
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InputError(
-            f"{path} can be read by others, and whoever has the token can run code on the cluster: chmod 600 {path}. If others "
-            "use this machine, give the cluster a new token."
-        )
 
 
 def _client(address: str) -> JobSubmissionClient:

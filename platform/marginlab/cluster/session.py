@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +13,12 @@ import marginlab
 from marginlab import bucket
 from marginlab.cluster import ENVIRONMENT
 from marginlab.cluster.machines import Machines
+from marginlab.cluster.token import make_token
 from marginlab.stopping import handlers_kept
 from marginlab.values import InputError
 
 NAMESPACE = "marginlab"
 
-_LIMITLESS = 1000  # machines of a kind whose number the cluster's file does not limit
 _OBJECT_STORE = 200_000_000  # bytes; images and results travel through files, not through Ray
 
 
@@ -33,6 +34,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     Workers do not inherit this process's environment on a cluster, so what they need is passed with the runtime environment.
     """
     import ray
+    from ray.exceptions import AuthenticationError
 
     if ray.is_initialized():  # the caller's own
         yield
@@ -63,6 +65,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
             "object_store_memory": _OBJECT_STORE,
         }
         options |= {"num_cpus": cpus} if cpus else {}
+        make_token()
     else:
         options["address"] = address
     try:
@@ -71,6 +74,18 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     except ConnectionError as e:
         raise InputError(
             f"No Ray cluster answers at {address}: {e}. Start it, or leave --address out to run here."
+        ) from None
+    except (
+        AuthenticationError,
+        RuntimeError,
+        ValueError,
+    ) as e:  # no token or another's, another Ray or Python, no address
+        if address is None:
+            raise
+        first = str(e).strip().partition("\n")[0]
+        raise InputError(
+            f"The Ray cluster at {address} cannot be joined: {first} (--address takes the address that nodes join, such as head:6379, "
+            "or auto on a node; the dashboard's is for submit.)"
         ) from None
     try:
         yield
@@ -83,14 +98,30 @@ def machines() -> Machines:
     import ray
 
     there = [n["Resources"] for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
-    config = ray._private.state.state.get_cluster_config()
-    growing = [g for g in config.node_group_configs if g.max_count] if config else []
+    started_here = ray._private.worker._global_node.is_head()  # and then no cluster's
+    growing = [] if started_here else may_come(Path("~/ray_bootstrap_config.yaml").expanduser())
     if not growing:
         return Machines.of(there)
     # Kinds that only the cluster file knows (a head that was started with fewer CPUs than its type has) stand beside the file's.
-    kinds = [(_LIMITLESS if g.max_count < 0 else g.max_count, amounts_of(g.resources)) for g in growing]
-    known = [has for _, has in kinds]
-    return Machines((*kinds, *((1, has) for n in there if (has := amounts_of(n)) not in known)))
+    known = [has for _, has in growing]
+    others = [(1, has) for n in there if any((has := amounts_of(n)).values()) and has not in known]
+    return Machines((*growing, *others))
+
+
+def may_come(file: Path) -> list[tuple[int, dict[str, float]]]:
+    """How many machines of each kind the cluster's file allows: ``ray up`` leaves it on the head, where drivers run, and Ray itself
+    does not tell (``get_cluster_config`` of Ray 2.60 is empty). Kinds whose size the file does not say are left out: they do not scale.
+    """
+    if not file.exists():
+        return []
+    config = json.loads(file.read_text())
+    most = config.get("max_workers", 0)
+    kinds = []
+    for name, kind in config.get("available_node_types", {}).items():
+        number, has = min(kind.get("max_workers", most), most), amounts_of(kind.get("resources", {}))
+        if name != config.get("head_node_type") and number and any(has.values()):
+            kinds.append((number, has))
+    return kinds
 
 
 def amounts_of(resources: Mapping[str, float]) -> dict[str, float]:
