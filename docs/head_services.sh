@@ -4,8 +4,8 @@
 #   head_services.sh /mnt/marginlab        the folder on the storage that outlives the head: database and artifacts lie there
 #
 # Starts what does not run, and changes nothing where all does: after the head was replaced, run it again. It needs PostgreSQL's
-# programs (Debian, Ubuntu: postgresql) and must not run as root. It writes secrets.env there (mode 0600), which submitted jobs read:
-# the database's address without a password, and where the password file is.
+# programs (Debian, Ubuntu: postgresql) and must not run as root. It writes secrets.env there and in ~/.config/marginlab (mode 0600),
+# which submitted jobs read, whatever their workspace: the addresses of both, without a password, and where the password file is.
 set -euo pipefail
 
 shared=${1:?which folder on the shared storage?}
@@ -37,10 +37,13 @@ for name in marginlab mlflow; do
 done
 
 # -- what submitted jobs read --------------------------------------------------------------------------------------------------
-secrets=$shared/secrets.env
-touch "$secrets"
-for line in "MARGINLAB_STUDY_DATABASE=postgresql://marginlab@127.0.0.1:$port/marginlab" "PGPASSFILE=$PGPASSFILE"; do
-  grep -q "^${line%%=*}=" "$secrets" || printf '%s\n' "$line" >> "$secrets"
+mkdir -p ~/.config/marginlab
+for secrets in "$shared/secrets.env" ~/.config/marginlab/secrets.env; do
+  touch "$secrets"
+  for line in "MARGINLAB_STUDY_DATABASE=postgresql://marginlab@127.0.0.1:$port/marginlab" "PGPASSFILE=$PGPASSFILE" \
+    "MARGINLAB_TRACKING_URI=http://127.0.0.1:$mlflow_port"; do
+    grep -q "^${line%%=*}=" "$secrets" || printf '%s\n' "$line" >> "$secrets"
+  done
 done
 
 # -- MLflow: its tables are made before its workers start, which would make them at once -----------------------------------------

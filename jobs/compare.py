@@ -1,6 +1,6 @@
 """A study's answer and its report, written where its run folders are: on a cluster's storage.
 
-    ray job submit --working-dir . -- python jobs/compare.py automargin-demo --workspace /shared/marginlab
+    ray job submit --working-dir . -- python jobs/compare.py automargin-demo --workspace /mnt/marginlab
 
 Takes the arguments of `marginlab compare`. The answer is the job's log.
 """

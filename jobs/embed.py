@@ -1,7 +1,7 @@
 """Embeddings of new images by a trained network, as a job on a Ray cluster.
 
     ray job submit --working-dir . --entrypoint-num-gpus 1 -- python jobs/embed.py models:/automargin-demo-oai@champion /data/new \
-        --out /shared/embeddings.parquet --workspace /shared/marginlab
+        --out /mnt/marginlab/embeddings.parquet --workspace /mnt/marginlab
 
 Takes the arguments of `marginlab embed`; all paths are those of the node.
 """

@@ -1,6 +1,6 @@
 """Decode a dataset as a job on a Ray cluster.
 
-    ray job submit --working-dir . -- python jobs/prepare.py oai /data/OAI --address auto --workspace /shared/marginlab
+    ray job submit --working-dir . -- python jobs/prepare.py oai /data/OAI --address auto --workspace /mnt/marginlab
 
 Takes the arguments of `marginlab prepare`. With `--address auto` all nodes decode, which must see the raw folder alike; without it
 the head does. Submitted again, it carries on. The map from rows to raw files and its key are private to the head's user

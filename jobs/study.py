@@ -1,6 +1,6 @@
 """A whole study as a job on a Ray cluster.
 
-    ray job submit --working-dir . -- python jobs/study.py studies/demo.py --workspace /shared/marginlab
+    ray job submit --working-dir . -- python jobs/study.py studies/demo.py --workspace /mnt/marginlab
 
 Takes the arguments of `marginlab run`. The job joins the cluster that it was submitted to; the workspace must be a folder that
 all nodes see. Submitted again, it carries on. `marginlab submit studies/demo.py` does the same, and more.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from marginlab import bucket
-from marginlab.credentials import place, told
+from marginlab.credentials import places, told
 from marginlab.values import InputError
 
 
@@ -62,6 +62,9 @@ def test_an_address_of_a_server_is_whole(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_secrets_of_such_a_workspace_are_in_the_users_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert place("s3://ward/x") == Path("/home/me/.config/marginlab/secrets.env")
+    assert places("s3://ward/x") == [Path("/home/me/.config/marginlab/secrets.env")]
     assert told("s3://ward/x") == "~/.config/marginlab/secrets.env"
-    assert place("/mnt/x") == Path("/mnt/x/secrets.env") and told("/mnt/x") == "/mnt/x/secrets.env"
+    assert (
+        places("/mnt/x") == [Path("/mnt/x/secrets.env"), *places("s3://ward/x")]
+        and told("/mnt/x") == "/mnt/x/secrets.env"
+    )

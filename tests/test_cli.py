@@ -233,6 +233,15 @@ def test_a_tracking_server_that_is_not_there_is_said_before_anything_is_trained(
     assert not list(Path("workspace").glob("studies/*/runs/**/run.json"))
 
 
+def test_a_study_of_relative_paths_is_not_submitted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A job begins in another folder, and images are not sent."""
+    study = Path(__file__).parents[1] / "studies" / "automargin_vs_fixed.py"
+    with pytest.raises(SystemExit) as end:
+        main(["submit", str(study), "--address", "http://127.0.0.1:9", "--workspace", "/mnt/w"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert end.value.code == 2 and "data/oai, is relative" in said and "Give the absolute path" in said
+
+
 def test_the_demo_study_is_laid_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("plan", str(ROOT / "studies" / "demo.py"), "--cpus", "2") == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -24,6 +24,13 @@ def test_a_job_has_the_secrets_of_its_workspace_and_keeps_its_code_there(
 ) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr(job, "command_line", called.append)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = tmp_path / ".config" / "marginlab" / "secrets.env"
+    own.parent.mkdir(parents=True)
+    own.write_text("PGPASSWORD=other\nPGHOST=db\n")
+    own.chmod(0o600)
+    monkeypatch.setenv("PGHOST", "")
+    monkeypatch.delenv("PGHOST")
     monkeypatch.setenv("PGUSER", "mine")
     monkeypatch.setenv("PGPASSWORD", "")
     monkeypatch.delenv("PGPASSWORD")
@@ -35,7 +42,12 @@ def test_a_job_has_the_secrets_of_its_workspace_and_keeps_its_code_there(
     (workspace / "secrets.env").chmod(0o600)
     argv = ["run", "studies/demo.py", "--workspace", str(workspace)]
     job.main(argv)
-    assert called == [argv] and os.environ["PGPASSWORD"] == "hunter2" and os.environ["PGUSER"] == "mine"
+    assert (
+        called == [argv]
+        and os.environ["PGPASSWORD"] == "hunter2"
+        and os.environ["PGHOST"] == "db"
+        and os.environ["PGUSER"] == "mine"
+    )
     assert (kept_at(workspace, digest) / "studies" / "demo.py").exists()
 
 
@@ -50,7 +62,20 @@ def test_secrets_that_others_can_read_end_the_job_in_a_sentence(
     assert end.value.code == 2 and "chmod 600" in said and "hunter2" not in said
 
 
-@pytest.mark.parametrize("name", ["study", "prepare", "compare", "embed"])
+def test_a_workspace_that_cannot_be_made_ends_the_job_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    collect(ROOT / "studies" / "demo.py").write(tmp_path / "code", None)
+    monkeypatch.chdir(tmp_path / "code")
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as end:
+        job.main(["run", "studies/demo.py", "--workspace", str(tmp_path / "file" / "w")])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and "cannot be written" in said and "--workspace /mnt/marginlab" in said
+
+
+@pytest.mark.parametrize("name", ["study", "prepare", "compare", "embed", "doctor", "plan"])
 def test_entry_points_take_the_arguments_of_their_commands(name: str) -> None:
     text = (ROOT / "jobs" / f"{name}.py").read_text()
     command = "run" if name == "study" else name

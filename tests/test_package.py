@@ -42,6 +42,9 @@ def test_code_goes_in_and_nothing_else(repository: Path) -> None:
     assert own(more.files) - own(found.files) == {"configs/a.json"}
     with pytest.raises(InputError, match="--include nothing/\\*: no file of .*repository fits"):
         collect(repository / "studies" / "x.py", ["nothing/*"])
+    for pattern in (str(repository / "configs" / "a.json"), ""):
+        with pytest.raises(InputError, match="The pattern is relative to that folder"):
+            collect(repository / "studies" / "x.py", [pattern])
 
 
 def test_outside_of_a_repository_only_what_lies_beside_the_study(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from marginlab import cli_data, cli_doctor, cli_jobs, cli_models, cli_replay
-from marginlab.shell import HERE, WorkspaceOption, console, errors, say_next
+from marginlab.shell import HERE, TRACKING, WorkspaceOption, console, errors, say_next
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def run(
     address: Address = None,
     cpus: Annotated[int | None, typer.Option(help="CPUs for the Ray that is started here; by default all.")] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="An MLflow server; by default a database in the workspace.")
+        str | None, typer.Option(envvar=TRACKING, help="An MLflow server; by default a database in the workspace.")
     ] = None,
     allow_embeddings: Annotated[
         bool, typer.Option(help="Send embeddings of restricted images to that server: they are biometric templates.")
@@ -310,7 +310,7 @@ def sync(
     study: StudyName = None,
     workspace: WorkspaceOption = HERE,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="An MLflow server; by default a database in the workspace.")
+        str | None, typer.Option(envvar=TRACKING, help="An MLflow server; by default a database in the workspace.")
     ] = None,
     allow_embeddings: Annotated[
         bool, typer.Option(help="Send embeddings of restricted images to that server.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from marginlab.shell import HERE, WorkspaceOption, console, say_next
+from marginlab.shell import HERE, TRACKING, WorkspaceOption, console, say_next
 from marginlab.values import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def doctor(
         str | None,
         typer.Option(help="The Ray cluster that it will run on, such as head:6379; every node is looked at."),
     ] = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="The MLflow server that it will use.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(envvar=TRACKING, help="The MLflow server that it will use.")
+    ] = None,
     study_database: Annotated[
         str | None, typer.Option(help="The PostgreSQL database that it will use: postgresql://user@host/name.")
     ] = None,

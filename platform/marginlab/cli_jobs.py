@@ -15,6 +15,7 @@ from marginlab.values import InputError
 
 if TYPE_CHECKING:
     from marginlab.cluster.jobs import Job, Jobs, Record
+    from marginlab.study import Study
 
 AddressOption = Annotated[
     str, typer.Option(help="The cluster's dashboard, such as http://head:8265, or the end of a tunnel to it.")
@@ -85,6 +86,7 @@ def submit(
             f"--workspace {workspace}: give the absolute path of a folder that all nodes of the cluster see, or s3://BUCKET/PREFIX."
         )
     loaded = load_study(f"{name}:{attribute}" if attribute else name)
+    _check_paths(loaded)
     environment = credentials.passed(env or [], os.environ, place)
     package = collect(Path(name), include or [])
     arguments = [f"{package.study}:{attribute}" if attribute else package.study, "--workspace", place]
@@ -110,6 +112,21 @@ def submit(
         soft_wrap=True,
     )
     _begun(jobs, job, no_wait)
+
+
+def _check_paths(study: Study) -> None:
+    """Refuse what is named relative to a folder of this machine: a job begins in another, and images are not sent."""
+    from marginlab.networks.weights import files_of
+
+    named = [("the weights", file) for file in sorted(files_of(study.arms))]
+    for d in study.datasets:
+        named += [(f"the {kind} of dataset {d.name}", p) for kind in ("root", "curves") if (p := getattr(d, kind))]
+    for what, path in named:
+        if not Path(path).is_absolute() and not str(path).startswith("~"):
+            raise InputError(
+                f"{study.name}: {what}, {path}, is relative, and a job begins in another folder. Give the absolute path that "
+                "all nodes of the cluster see it under."
+            )
 
 
 def resume(

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from marginlab.shell import HERE, Bar, WorkspaceOption, console, say_next
+from marginlab.shell import HERE, TRACKING, Bar, WorkspaceOption, console, say_next
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,7 +26,7 @@ Model = Annotated[
     typer.Argument(help="models:/STUDY-oai@champion or another MLflow URI, a model's folder, or the folder of a run."),
 ]
 TrackingOption = Annotated[
-    str | None, typer.Option(help="The MLflow server of a URI; by default the workspace's database.")
+    str | None, typer.Option(envvar=TRACKING, help="The MLflow server of a URI; by default the workspace's database.")
 ]
 FlipOption = Annotated[
     bool,

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from marginlab import bucket
 from marginlab.values import InputError
 
-FILE = "secrets.env"  # in the workspace; of one in object storage, in the user's own folder on the head
+FILE = "secrets.env"  # in the workspace, and in the user's own folder on the head, which alone a workspace in object storage has
 OWN = "~/.config/marginlab"
 _SECRET = re.compile(
     r"TOKEN|PASSW|PASSPHRASE|SECRET|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE|_KEY$|USERNAME", re.IGNORECASE
@@ -24,9 +24,10 @@ _SECRET = re.compile(
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)")
 
 
-def place(workspace: Path | str) -> Path:
-    """The file of a workspace."""
-    return Path(OWN).expanduser() / FILE if bucket.named(workspace) else Path(workspace) / FILE
+def places(workspace: Path | str) -> list[Path]:
+    """The files that a job of a workspace reads, of which an earlier one wins: the workspace's, and the user's own on the head."""
+    own = Path(OWN).expanduser() / FILE
+    return [own] if bucket.named(workspace) else [Path(workspace) / FILE, own]
 
 
 def told(workspace: str) -> str:

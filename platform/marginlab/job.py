@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -23,17 +25,31 @@ def workspace_of(argv: list[str]) -> str:
     return HERE
 
 
+def _writable(workspace: str) -> Workspace:
+    space = Workspace.at(workspace)
+    try:
+        space.root.mkdir(parents=True, exist_ok=True)
+        if not os.access(space.root, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as e:
+        raise InputError(
+            f"The workspace {space} cannot be written on {socket.gethostname()} ({e.strerror}): name a folder on the storage that "
+            "all nodes share and may write, such as --workspace /mnt/marginlab."
+        ) from None
+    return space
+
+
 def main(argv: list[str] | None = None) -> None:
     """The entry point of jobs: the arguments of ``marginlab``. Variables of the environment win over the file's."""
     argv = sys.argv[1:] if argv is None else argv
     workspace = workspace_of(argv)
     try:
-        secrets = credentials.place(workspace)
-        if secrets.exists():
-            for name, value in credentials.read(secrets).items():
-                os.environ.setdefault(name, value)
+        for secrets in credentials.places(workspace):
+            if secrets.exists():
+                for name, value in credentials.read(secrets).items():
+                    os.environ.setdefault(name, value)
         if Path(NOTE).exists():
-            keep(Path.cwd(), Workspace.at(workspace).root)
+            keep(Path.cwd(), _writable(workspace).root)
     except InputError as e:
         errors.print(f"marginlab: {e}", markup=False, soft_wrap=True)
         sys.exit(2)

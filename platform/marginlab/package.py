@@ -71,7 +71,10 @@ def collect(study: Path, include: Sequence[str] = ()) -> Package:
     for path in _python(root, whole, own):
         files[path.relative_to(root).as_posix()] = path
     for pattern in include:
-        found = [p for p in root.glob(pattern) if p.is_file()]
+        try:
+            found = [p for p in root.glob(pattern) if p.is_file()]
+        except (NotImplementedError, ValueError):  # absolute; empty
+            found = []
         if not found:
             raise InputError(f"--include {pattern}: no file of {root} fits. The pattern is relative to that folder.")
         files |= {p.relative_to(root).as_posix(): p for p in found}

@@ -17,6 +17,7 @@ WorkspaceOption = Annotated[
     str, typer.Option("--workspace", "-w", help="The folder that all of your output lives in; or s3://BUCKET/PREFIX.")
 ]
 HERE = "workspace"
+TRACKING = "MARGINLAB_TRACKING_URI"  # beside MARGINLAB_STUDY_DATABASE in a cluster's secrets.env: whoever runs a job need not name it
 
 
 def say_next(what: str) -> None:

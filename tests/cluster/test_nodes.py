@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,13 @@ def test_the_command(ray_here: None, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert end.value.code == 2 and f"chmod 600 {token}" in said
     assert f"1 node at {address}; to train on there is 1 machine with 3 CPUs" in said
     assert not list((tmp_path / "w").iterdir())
+
+
+def test_a_cluster_that_cannot_be_joined_is_a_finding(tmp_path: Path) -> None:
+    """By the dashboard's address, which other commands take; in a process that has no Ray yet."""
+    argv = ["doctor", "--address", "http://127.0.0.1:8265", "--workspace", str(tmp_path / "w")]
+    command = [sys.executable, "-c", f"from marginlab.cli import main; main({argv})"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    (line,) = [x for x in done.stdout.splitlines() if x.startswith("mend cluster")]
+    assert "http://127.0.0.1:8265 cannot be joined" in line and "such as head:6379" in line

@@ -54,9 +54,9 @@ class Head:
             user = pwd.getpwnam("postgres")
             os.chown(self.shared, user.pw_uid, user.pw_gid)
             os.chown(folder, user.pw_uid, user.pw_gid)
-        self.port, self.mlflow = free_port(), free_port()
+        self.port, self.mlflow, self.home = free_port(), free_port(), folder / "home"
         here = {"BIN": str(Path(sys.executable).parent), "PGPORT": str(self.port), "MLFLOW_PORT": str(self.mlflow)}
-        self.env = {**os.environ, **here, "PG_BIN": str(programs(folder / "pg"))}
+        self.env = {**os.environ, **here, "PG_BIN": str(programs(folder / "pg")), "HOME": str(self.home)}
 
     def start(self) -> str:
         log = self.shared.with_name("said")
@@ -112,6 +112,9 @@ def test_started_once_found_again_and_started_after_a_crash(head: Head) -> None:
     )
     secrets = (head.shared / "secrets.env").read_text()
     assert f"MARGINLAB_STUDY_DATABASE=postgresql://marginlab@127.0.0.1:{head.port}/marginlab" in secrets
+    assert f"MARGINLAB_TRACKING_URI=http://127.0.0.1:{head.mlflow}" in secrets
+    own = head.home / ".config" / "marginlab" / "secrets.env"  # for jobs with another workspace
+    assert own.read_text() == secrets and own.stat().st_mode & 0o777 == 0o600
     for name in ("pgpass", "secrets.env"):
         assert (head.shared / name).stat().st_mode & 0o777 == 0o600
     word = (head.shared / "pgpass").read_text().strip().rpartition(":")[2]
