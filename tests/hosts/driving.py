@@ -128,6 +128,7 @@ class Driver:
         own = bucket.folder_of(workspace) if bucket.named(workspace) else Path(workspace)
         self.folder = own / "studies" / getattr(studies, study).name
         self.log = self.cluster.folder / f"{own.name}.log"  # not beside it: that disk may be full
+        self.log.touch()
         self.process = head.fork(self.log, drive, study, workspace, self.cluster.address, database, tracking)
 
     def again(self) -> Driver:

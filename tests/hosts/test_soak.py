@@ -18,7 +18,7 @@ from tests.hosts.driving import Driver, Ended, Head, trained
 from tests.hosts.faults import FAULTS, Fault, Saboteur
 from tests.hosts.projected import agree
 from tests.hosts.raycluster import wait
-from tests.hosts.strikes import CONFIRMATION, REPORT, SEARCH, Strike
+from tests.hosts.strikes import CONFIRMATION, REPORT, SEARCH, Strike, rows
 from tests.hosts.studies import SOAK_H, lasting
 from tests.hosts.vitals import Vitals, census
 from tests.postgres import Postgres
@@ -48,6 +48,7 @@ class Storm:
     def over(self, saboteur: Saboteur, driver: Driver) -> Driver:
         """Strike a study until it ends or the time is over; the driver that is left of it."""
         self.driver = driver
+        driver.until(lambda: rows(driver.folder))  # what strikes earlier is refused, in a sentence, and not survived
         while self.at < self.until:
             known = len(saboteur.struck)
             try:
