@@ -218,9 +218,7 @@ def status(
 
 
 _ON = "--address http://head:8265"
-app.command(epilog=f"Example:  marginlab submit studies/automargin_vs_fixed.py {_ON} --workspace /shared/marginlab")(
-    cli_jobs.submit
-)
+app.command(epilog=f"Example:  marginlab submit studies/demo.py {_ON} --workspace /mnt/marginlab")(cli_jobs.submit)
 app.command(epilog=f"Example:  marginlab logs automargin-vs-fixed-1 {_ON} --follow")(cli_jobs.logs)
 app.command(epilog=f"Example:  marginlab stop automargin-vs-fixed-1 {_ON}")(cli_jobs.stop)
 app.command(epilog=f"Example:  marginlab resume automargin-vs-fixed-1 {_ON}")(cli_jobs.resume)
@@ -363,7 +361,7 @@ def ui(
     os.execvpe(argv[0], argv, env)
 
 
-app.command(epilog="Example:  marginlab doctor studies/demo.py --address head:6379 --workspace /shared/marginlab")(
+app.command(epilog="Example:  marginlab doctor studies/demo.py --address auto --workspace /mnt/marginlab")(
     cli_doctor.doctor
 )
 app.command(epilog="Example:  marginlab embed models:/automargin-demo-oai@champion /data/new --out embeddings.parquet")(

@@ -19,6 +19,7 @@ from marginlab import bucket
 from marginlab.pulse import PULSE
 
 PATIENCE_S = 240.0  # for a disk to come back; less than ranks wait for one another
+WAITED = "It was waited for in vain."
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG)  # what a person can mend
 T = TypeVar("T")
 
@@ -57,7 +58,10 @@ def patiently(do: Callable[[], T], passes: Callable[[Exception], bool] = passes)
             try:
                 return do()
             except Exception as e:
-                if not passes(e) or time.monotonic() + pause > until:
+                if not passes(e):
+                    raise
+                if time.monotonic() + pause > until:
+                    e.add_note(WAITED)  # travels with it to other processes
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import torch
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from marginlab import faults
+from marginlab import faults, files, stopping
 from marginlab.cluster import group, overseer, reaper
 from marginlab.runs import ATTEMPTS, Recorder, RunFolder
 from marginlab.study import Resources
@@ -77,6 +78,28 @@ def test_what_ray_train_has_given_up_is_not_begun_anew(study: Path, monkeypatch:
     with pytest.raises(WorkerGroupError):
         begun(study, monkeypatch, WorkerGroupError("rank 0", {0: RuntimeError("x")}))
     assert faults.read(study) == []
+
+
+def test_a_stop_does_not_wait_for_a_place(ray_here: None, study: Path) -> None:
+    stopping.ask(study)
+    train(study, cpus=1000.0)
+    assert faults.read(study) == []
+
+
+@pytest.mark.timeout(240)
+def test_a_disk_that_stays_full_ends_the_group_and_no_run(
+    ray_here: None, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(config: dict[str, Any]) -> None:  # nested: it is sent to the worker as it is
+        def write() -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", "/mnt/x")
+
+        files.PATIENCE_S = 0.5
+        files.patiently(write)
+
+    monkeypatch.setattr(group, "_watched", work)
+    with pytest.raises(ControllerError, match="Rank 0 on .*: .*No space left on device: '/mnt/x'"):
+        train(study, workers=1)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

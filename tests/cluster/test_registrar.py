@@ -15,7 +15,7 @@ import optuna
 import pytest
 
 from marginlab import files, stopping, study_database
-from marginlab.cluster.registrar import Registrar
+from marginlab.cluster.registrar import REFUSALS, Registrar
 from marginlab.declaration import declare
 from marginlab.hindrance import hindrance
 from marginlab.plan import Plan
@@ -132,6 +132,34 @@ def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with full_disk(), pytest.raises(OSError, match="File too large"):
         files.write_text(tmp_path / "a", "b")
     assert not (tmp_path / "a").exists() and not list(tmp_path.glob(".a.*"))
+
+
+def test_an_end_that_was_refused_for_too_long_is_told_with_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it was done in memory: a trial would stay unended, and the search would wait for it without an end."""
+    actor = Registrar(str(begun(tmp_path)), "s")
+    first = actor.ask("s/0")
+    for epoch in (1, 2, 3):
+        assert actor.report(first["token"], epoch, 0.5)
+    with monkeypatch.context() as m:
+        m.setattr(files, "PATIENCE_S", 0.5)
+        with full_disk(), pytest.raises(REFUSALS):
+            actor.tell(first["token"], "complete")
+    actor.tell(first["token"], "complete")
+    (ended,) = trials(tmp_path)
+    assert ended[1] == optuna.trial.TrialState.COMPLETE
+    assert actor.ask("s/1")["folders"] != first["folders"]
+
+
+def test_one_that_begins_while_the_database_is_away_is_there_when_it_is_back(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    first = Registrar(str(folder), "s").ask("s/0")
+    other = sqlite3.connect(folder / "optuna.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    actor = Registrar(str(folder), "s")
+    other.execute("ROLLBACK")
+    assert actor.ask("s/0")["folders"] == first["folders"] and not actor.trouble()
 
 
 def test_when_the_time_is_over_no_trial_begins_and_those_begun_end_well(

@@ -294,6 +294,21 @@ def test_a_run_that_was_begun_anew_replaces_its_projection(place):
     assert models_of(place, before) == []
 
 
+def test_a_run_that_a_server_made_twice_is_there_once(place):
+    """Its answer was lost, and it was asked again: the other one was never written to."""
+    trial = place.trial().train(2)
+    tracker_of(place).sync()
+    made = place.run(trial)
+    client = connect(place.workspace).client
+    tags = {k: v for k, v in made.data.tags.items() if k != "marginlab.logged"}
+    for start in (made.info.start_time - 1, made.info.start_time + 1):
+        client.create_run(made.info.experiment_id, start_time=start, tags=tags)
+    trial.train(1)
+    tracker_of(place).sync()
+    assert place.run(trial).info.run_id == made.info.run_id
+    assert place.points() == place.expected(trial)
+
+
 def test_what_was_deleted_in_mlflow_comes_back(place, monkeypatch):
     from marginlab.tracking import connect
 

@@ -14,7 +14,7 @@ from marginlab.cluster.machines import Machines
 from marginlab.files import patiently
 from marginlab.fresh import Fresh
 from marginlab.plan import Plan
-from marginlab.runs import HEAVY
+from marginlab.runs import HEAVY, RunFolder
 from marginlab.stopping import Stopped
 from marginlab.values import InputError
 
@@ -83,5 +83,7 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
     if stopping.asked(folder):
         raise Stopped
     patiently(fetch)
+    if left := [t for t in fresh.tasks() if RunFolder.open(folder / t.folder).result() is None]:
+        raise InputError(f"{len(left)} confirmation runs have not ended: run the same command again to carry on.")
     ray.kill(actor)
     storage.clear(ray_folder)

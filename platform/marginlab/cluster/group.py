@@ -56,6 +56,8 @@ def train_group(
             return _train_group(folders, packed, resources, gpus, storage, ask)
         except (RayActorError, ControllerError) as e:
             starting, cause = isinstance(e, ControllerError), getattr(e, "controller_failure", e)
+            if isinstance(cause, Stopped):
+                return
             # Anything else may be the death of another rank too, or what no new start mends.
             others += not isinstance(cause, RayActorError)
             if not (left and others <= ATTEMPTS and isinstance(cause, RayError) and ray.is_initialized()):

@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayTaskError
 from ray.train.v2._internal.constants import WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
-from marginlab import faults
+from marginlab import faults, stopping
 from marginlab.cluster.reaper import START_S
+from marginlab.files import WAITED
+from marginlab.stopping import Stopped
 
 PROCESSES_S = 60.0  # to start the workers' processes and import what they need
 LATER_S = 10.0  # the ranks know better what each of them did, and speak first
@@ -39,6 +42,9 @@ class Overseer(ControllerCallback, WorkerGroupCallback):
 
     @contextmanager
     def on_worker_group_start(self) -> Iterator[None]:
+        """Comes again and again where there is no place for the group; a stop is not waited for until there is one."""
+        if stopping.asked(self.study):
+            raise Stopped("The study was asked to stop.")
         timer = threading.Timer(self.begin_s, self._end)
         timer.daemon = True
         timer.start()
@@ -61,3 +67,17 @@ class Overseer(ControllerCallback, WorkerGroupCallback):
                 where = f"Rank {rank} on {self.hosts[rank]}"
                 said = f"was not heard from for {self.silent_s:.0f} s: its process is stopped, or its host cut off."
                 faults.note(self.study, f"{where} {said}")
+            elif refused := _refusal(getattr(status.error, "_base_exc", status.error)):
+                raise CannotGoOn(f"Rank {rank} on {self.hosts[rank]}: {refused}")
+
+
+class CannotGoOn(RuntimeError):
+    """Not a run's failure, and no new start mends it: ends the group, the starts of which are the runs' own to count."""
+
+
+def _refusal(error: Any) -> str:
+    """What a disk or the study's database said that stayed away for longer than it was waited for; empty of any other error."""
+    # The registrar has waited itself; it answers with an error only then.
+    if isinstance(error, RayTaskError) or WAITED in getattr(error, "__notes__", ()):
+        return str(error).strip().splitlines()[-1]
+    return ""

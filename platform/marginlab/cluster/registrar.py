@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,8 +53,13 @@ class Registrar:
         self.halted = ""  # why the study cannot go on
         self.plan = read_plan(self.folder)
         self.watch = Stopwatch(self.folder / "search_seconds.json")
-        self.book = self._patiently(self._open)
-        self._close()
+        self.stale = True  # whether the book has to be read anew
+        with suppress(
+            *REFUSALS
+        ):  # it is away: whoever asks waits for it, as an actor that does not begin is never restarted
+            self.book = self._open()
+            self.stale = False
+            self._close()
 
     def _open(self) -> Book:
         budget = self.plan.study.search.time_budget_s
@@ -72,16 +78,15 @@ class Registrar:
 
     def _patiently(self, do: Callable[[], T]) -> T:
         """What the storage refuses is begun again on a book read anew from it: as after a crash, nothing is done twice."""
-        refused = False
 
         def again() -> T:
-            nonlocal refused
-            if refused:
-                self.book, refused = self._open(), False
+            if self.stale:
+                self.book = self._open()
+                self.stale = False
             try:
                 return do()
             except REFUSALS:
-                refused = True
+                self.stale = True  # also for the next call, when this one gives up: half of it may be done
                 raise
 
         return patiently(again, lambda e: isinstance(e, REFUSALS))
@@ -111,7 +116,7 @@ class Registrar:
     def tell(self, token: str, state: str, reason: str = "") -> None:
         """End a trial here and in its run folders: those that its process left open, or never began, get a result too."""
         self.watch.keep()
-        live = self.book.live.get(token)
+        live = self._patiently(lambda: self.book.live.get(token))
         self._tell(token, state, reason)
         if live is not None:
             self._close_trial(live.ticket, state, reason)
@@ -119,7 +124,7 @@ class Registrar:
     def _close(self) -> None:
         """Give a result to the run folders of all trials that ended: whoever ended one may have died before it did so."""
         patiently(lambda: bucket.fetch_runs(self.folder / "runs", HEAVY))
-        for ticket, state, reason in self._patiently(self.book.ended):
+        for ticket, state, reason in self._patiently(lambda: self.book.ended()):
             self._close_trial(ticket, state, reason)
 
     def _close_trial(self, ticket: Ticket, state: str, reason: str) -> None:
@@ -140,27 +145,31 @@ class Registrar:
     def gone(self, token: str) -> None:
         """A trial's process has ended. Untold, the trial has failed, unless the study stops: then it waits for the next time."""
         if stopping.asked(self.folder) or self.halted:
-            self.book.leave(token)
+            self._leave(token)
         else:
             self.tell(token, "failed", "Its process ended without a result.")
 
     def halt(self, token: str, reason: str) -> None:
         """The platform cannot go on with a trial, and no fault of the trial's: no other is begun, this one waits."""
         self.halted = self.halted or cannot_go_on(reason)
-        self.book.leave(token)
+        self._leave(token)
+
+    def _leave(self, token: str) -> None:
+        if not self.stale:  # else its book is read anew, and who has halted or is stopping gives nothing out of that
+            self.book.leave(token)
 
     def trouble(self) -> str:
         """Why no further trial may begin, in a sentence; empty where nothing is wrong."""
-        return self.halted or self._patiently(self.book.too_many_failed)
+        return self.halted or self._patiently(lambda: self.book.too_many_failed())
 
     def over(self) -> bool:
         """Whether all budgets are spent and nobody is at work."""
-        return self._patiently(self.book.over)
+        return self._patiently(lambda: self.book.over())
 
     def found(self) -> dict[str, dict[str, Any]]:
         """What every search has found (``search.summarize``), once all of them are over."""
         self._close()
-        return self._patiently(self.book.progress)
+        return self._patiently(lambda: self.book.progress())
 
 
 def start(study_folder: Path, name: str, session: str) -> Any:

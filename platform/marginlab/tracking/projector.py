@@ -250,7 +250,12 @@ class Tracker:
         else:
             self.parent = self._make_parent(store.client)
         for run in search(store.client, self.experiment, f"{mine} and tags.kind != 'study'"):
-            self._children[run.data.tags["marginlab.run_folder"]] = _Child.of(run)
+            name, found = run.data.tags["marginlab.run_folder"], _Child.of(run)
+            if other := self._children.get(name):
+                # A server whose answer was lost was asked twice to make it: the one that has got further stays.
+                other, found = sorted((other, found), key=lambda c: (bool(c.ended), c.logged or (-2, 0)))
+                store.client.delete_run(other.id)
+            self._children[name] = found
         self._away, self._store = None, store
 
     def _make_parent(self, client: MlflowClient) -> str:
