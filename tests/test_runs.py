@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from marginlab.files import append_line, aside, read_lines
+from marginlab.files import append_line, aside, read_lines, sweep
 from marginlab.runs import Recorder, RunFolder, Superseded, read_embeddings, write_embeddings
 from marginlab.training import fit
 from marginlab.values import InputError
@@ -130,3 +130,15 @@ def test_files_are_whole_or_absent(tmp_path: Path) -> None:
     append_line(tmp_path / "lines", {"a": 3})
     assert read_lines(tmp_path / "lines") == [{"a": 1}, {"a": 3}]
     assert json.loads((tmp_path / "lines").read_text().splitlines()[-1]) == {"a": 3}
+
+
+def test_what_a_killed_process_was_writing_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / "runs" / "a" / name for name in ("last.safetensors", ".hidden", "epochs.jsonl")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    half = [aside(kept[0]), aside(tmp_path / "runs" / "a" / "result.json")]
+    written = [each.__enter__() for each in half]  # and killed: never left
+    sweep(tmp_path / "runs")
+    assert not any(path.exists() for path in written)
+    assert sorted(tmp_path.rglob("*.*")) == sorted(kept)

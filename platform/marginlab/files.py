@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ PATIENCE_S = 240.0  # for a disk to come back; less than ranks wait for one anot
 WAITED = "It was waited for in vain."
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG)  # what a person can mend
 T = TypeVar("T")
+_ASIDE = re.compile(r"\..+\.[a-z0-9_]{8}\.\w+")  # as mkstemp names them
 
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -43,6 +45,13 @@ def aside(path: Path) -> Iterator[Path]:
         bucket.send(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left of their writing ``aside``, anywhere in a folder that nobody writes to any more."""
+    for path in folder.rglob(".*"):
+        if _ASIDE.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def passes(e: Exception) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from marginlab import bucket, faults, stopping
 from marginlab.cluster.machines import Machines
-from marginlab.files import patiently
+from marginlab.files import patiently, sweep
 from marginlab.fresh import Fresh
 from marginlab.plan import Plan
 from marginlab.runs import HEAVY, RunFolder
@@ -87,3 +87,4 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
         raise InputError(f"{len(left)} confirmation runs have not ended: run the same command again to carry on.")
     ray.kill(actor)
     storage.clear(ray_folder)
+    patiently(partial(sweep, folder / "runs"))
