@@ -98,7 +98,8 @@ def machines() -> Machines:
     import ray
 
     there = [n["Resources"] for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
-    started_here = ray._private.worker._global_node.is_head()  # and then no cluster's
+    node: Any = ray._private.worker._global_node
+    started_here = node.is_head()  # and then no cluster's
     growing = [] if started_here else may_come(Path("~/ray_bootstrap_config.yaml").expanduser())
     if not growing:
         return Machines.of(there)
