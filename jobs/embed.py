@@ -1,9 +1,10 @@
 """Embeddings of new images by a trained network, as a job on a Ray cluster.
 
-    ray job submit --working-dir . --entrypoint-num-gpus 1 -- python jobs/embed.py models:/automargin-demo-oai@champion /data/new \
+    ray job submit --working-dir . --entrypoint-num-gpus 1 -- python jobs/embed.py RUN_FOLDER /mnt/marginlab/raw/new \
         --out /mnt/marginlab/embeddings.parquet --workspace /mnt/marginlab
 
-Takes the arguments of `marginlab embed`; all paths are those of the node.
+Takes the arguments of `marginlab embed`; all paths are those of the node. A GPU node does not reach an MLflow that listens on the head's
+127.0.0.1: name a run's folder there or a model's, and `models:/...` only where the server can be reached.
 """
 
 import sys

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 
-from marginlab import bucket
+from marginlab import bucket, files
 from marginlab.credentials import places, told
 from marginlab.values import InputError
 
@@ -68,3 +69,10 @@ def test_secrets_of_such_a_workspace_are_in_the_users_own_folder(monkeypatch: py
         places("/mnt/x") == [Path("/mnt/x/secrets.env"), *places("s3://ward/x")]
         and told("/mnt/x") == "/mnt/x/secrets.env"
     )
+
+
+def test_what_says_that_storage_is_away_reaches_other_processes() -> None:
+    away = bucket.Away("s3://ward does not answer")
+    away.add_note(files.WAITED)
+    there = pickle.loads(pickle.dumps(away))
+    assert str(there) == str(away) and files.passes(there) and there.__notes__ == [files.WAITED]

@@ -219,9 +219,9 @@ def status(
 
 _ON = "--address http://head:8265"
 app.command(epilog=f"Example:  marginlab submit studies/demo.py {_ON} --workspace /mnt/marginlab")(cli_jobs.submit)
-app.command(epilog=f"Example:  marginlab logs automargin-vs-fixed-1 {_ON} --follow")(cli_jobs.logs)
-app.command(epilog=f"Example:  marginlab stop automargin-vs-fixed-1 {_ON}")(cli_jobs.stop)
-app.command(epilog=f"Example:  marginlab resume automargin-vs-fixed-1 {_ON}")(cli_jobs.resume)
+app.command(epilog=f"Example:  marginlab logs automargin-demo-1 {_ON} --follow")(cli_jobs.logs)
+app.command(epilog=f"Example:  marginlab stop automargin-demo-1 {_ON}")(cli_jobs.stop)
+app.command(epilog=f"Example:  marginlab resume automargin-demo-1 {_ON}")(cli_jobs.resume)
 
 
 @app.command(epilog="Example:  marginlab compare automargin-demo")

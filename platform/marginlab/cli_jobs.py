@@ -122,7 +122,7 @@ def _check_paths(study: Study) -> None:
     for d in study.datasets:
         named += [(f"the {kind} of dataset {d.name}", p) for kind in ("root", "curves") if (p := getattr(d, kind))]
     for what, path in named:
-        if not Path(path).is_absolute() and not str(path).startswith("~"):
+        if not Path(path).is_absolute() and not path.startswith("~"):
             raise InputError(
                 f"{study.name}: {what}, {path}, is relative, and a job begins in another folder. Give the absolute path that "
                 "all nodes of the cluster see it under."

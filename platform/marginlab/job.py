@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -25,18 +24,14 @@ def workspace_of(argv: list[str]) -> str:
     return HERE
 
 
-def _writable(workspace: str) -> Workspace:
-    space = Workspace.at(workspace)
+def _keep_code(space: Workspace) -> None:
     try:
-        space.root.mkdir(parents=True, exist_ok=True)
-        if not os.access(space.root, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        keep(Path.cwd(), space.root)
     except OSError as e:
         raise InputError(
-            f"The workspace {space} cannot be written on {socket.gethostname()} ({e.strerror}): name a folder on the storage that "
+            f"The workspace {space} cannot be written on {socket.gethostname()} ({e.strerror or e}): name a folder on the storage that "
             "all nodes share and may write, such as --workspace /mnt/marginlab."
         ) from None
-    return space
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -49,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
                 for name, value in credentials.read(secrets).items():
                     os.environ.setdefault(name, value)
         if Path(NOTE).exists():
-            keep(Path.cwd(), _writable(workspace).root)
+            _keep_code(Workspace.at(workspace))
     except InputError as e:
         errors.print(f"marginlab: {e}", markup=False, soft_wrap=True)
         sys.exit(2)

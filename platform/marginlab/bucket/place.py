@@ -30,6 +30,9 @@ class Away(OSError):
     def __init__(self, sentence: str) -> None:
         super().__init__(errno.EIO, sentence)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Away, (self.strerror,), self.__dict__  # an OSError's own would call it with two arguments
+
 
 def cache() -> Path:
     """Where this machine keeps what it has of such workspaces."""

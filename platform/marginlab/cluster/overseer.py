@@ -1,4 +1,4 @@
-"""What the process that directs a worker group watches: that the group begins, and that its workers answer.
+"""What the process that directs a worker group watches: that the group begins and its workers answer, and what no new start mends.
 
 The ranks watch one another (watched.py) from when they all train until they are through. Before and after that a worker that is
 stopped would be waited for without an end, or for Ray's ten minutes.
@@ -29,7 +29,8 @@ LATER_S = 10.0  # the ranks know better what each of them did, and speak first
 
 class Overseer(ControllerCallback, WorkerGroupCallback):
     """Made where a group is asked for, and sent to the process that directs it. Ends that process where the group does not begin:
-    Ray then ends the workers, and ``train_group`` begins anew."""
+    Ray then ends the workers, and ``train_group`` begins anew. What it raises, ``train_group`` gets in a ControllerError: Stopped, where
+    the study is to stop, and CannotGoOn."""
 
     def __init__(self, study: Path, stalled_s: float) -> None:
         """stalled_s: for so long a worker may be silent."""

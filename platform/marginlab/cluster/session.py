@@ -75,17 +75,14 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         raise InputError(
             f"No Ray cluster answers at {address}: {e}. Start it, or leave --address out to run here."
         ) from None
-    except (
-        AuthenticationError,
-        RuntimeError,
-        ValueError,
-    ) as e:  # no token or another's, another Ray or Python, no address
+    # No token or another's; another Ray or Python; no address.
+    except (AuthenticationError, RuntimeError, ValueError) as e:
         if address is None:
             raise
         first = str(e).strip().partition("\n")[0]
         raise InputError(
             f"The Ray cluster at {address} cannot be joined: {first} (--address takes the address that nodes join, such as head:6379, "
-            "or auto on a node; the dashboard's is for submit.)"
+            "or auto on a node; the dashboard's is for submit)."
         ) from None
     try:
         yield
