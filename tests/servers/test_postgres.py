@@ -164,14 +164,16 @@ def test_only_one_writes_and_who_it_is_is_told(tmp_path: Path, address: str, mon
     first = Registrar(str(folder), "a")
     assert of(folder).holder() == f"process {os.getpid()} on {os.uname().nodename}"
     monkeypatch.setattr(files, "PATIENCE_S", 0.0)
+    other = Registrar(str(folder), "b")
     with pytest.raises(DatabaseHeld):
-        Registrar(str(folder), "b")
+        other.ask("b/0")
     monkeypatch.setattr(study_database, "GONE_S", 0.0)
     with pytest.raises(InputError, match=rf"at work elsewhere: process {os.getpid()} on "):
         study_database.require_alone("killed", of(folder), lambda _: None)
     assert first.ask("a/0") != "finished"
     first.storage.engine.dispose()  # type: ignore[union-attr]
     assert of(folder).holder() == ""
+    assert other.ask("b/0") != "finished"  # who was refused goes on when the first is gone
 
 
 def test_what_a_server_refuses_ends_in_a_sentence(

@@ -54,9 +54,8 @@ class Registrar:
         self.plan = read_plan(self.folder)
         self.watch = Stopwatch(self.folder / "search_seconds.json")
         self.stale = True  # whether the book has to be read anew
-        with suppress(
-            *REFUSALS
-        ):  # it is away: whoever asks waits for it, as an actor that does not begin is never restarted
+        # Where it is away, whoever asks waits for it: an actor that does not begin is never restarted.
+        with suppress(*REFUSALS):
             self.book = self._open()
             self.stale = False
             self._close()
