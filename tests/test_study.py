@@ -90,6 +90,8 @@ def test_spaces_are_optuna_distributions_and_round_trip(space: Any) -> None:
         (lambda: Resources(launcher="thread"), "'auto', 'inline' or 'train'"),
         (lambda: Resources(workers=2, launcher="inline"), "use launcher='train'"),
         (lambda: Resources(gpus="two"), "number or 'auto'"),
+        (lambda: Resources(gpus=1.5), "from 0 to 1, not 1.5: .* say workers=4, gpus=1"),
+        (lambda: Resources(gpus=-1), "from 0 to 1, not -1"),
         (lambda: Resources(cache="gpu"), "Resources.cache must be one of 'auto', 'device', 'host', not 'gpu'"),
         (lambda: Resources(chunk=0), "Resources.chunk must be at least 1 image"),
         (lambda: Dataset("oai"), "either root"),

@@ -69,7 +69,7 @@ class Resources:
 
     workers: int = 1
     cpus: float = 1.0  # per worker
-    gpus: float | str = "auto"  # per worker; "auto": 1 where the cluster has GPUs, else 0
+    gpus: float | str = "auto"  # per worker, 1 at most; "auto": 1 where the cluster has GPUs, else 0
     launcher: str = "auto"  # "inline" in the trial's own process, "train" as a Ray Train worker group
     cache: str = later(default="auto")  # where pixels wait for a GPU: "device", "host" or "auto" (data/feeding.py)
     chunk: int | None = later(default=None)  # images of a worker in the network at once; None: its share of the batch
@@ -86,6 +86,11 @@ class Resources:
             raise InputError(f"Resources.cpus must be above 0, not {self.cpus:g}.")
         if isinstance(self.gpus, str) and self.gpus != "auto":
             raise InputError(f"Resources.gpus must be a number or 'auto', not {self.gpus!r}.")
+        if not isinstance(self.gpus, str) and not 0 <= self.gpus <= 1:  # a second GPU would stand idle
+            raise InputError(
+                f"Resources.gpus must be from 0 to 1, not {self.gpus:g}: a worker trains on one GPU or a share of it. "
+                "For a run on several GPUs say workers=4, gpus=1."
+            )
         if self.launcher not in ("auto", "inline", "train"):
             raise InputError(f"Resources.launcher must be 'auto', 'inline' or 'train', not {self.launcher!r}.")
         if self.launcher == "inline" and self.workers > 1:

@@ -119,7 +119,7 @@ def test_automatic_choices() -> None:
         (Resources(gpus=0.5), Machines.one(8, 2), 4),
         (Resources(gpus=0.4), Machines.one(8, 2), 4),  # two to a GPU: a fifth of each stays free
         (Resources(gpus=0.1, cpus=2), Machines.one(8, 2), 4),
-        (Resources(gpus=2), Machines.one(8, 3), 1),
+        (Resources(gpus=1), Machines.one(8, 3), 3),
         (Resources(workers=2, gpus=1), Machines(((3, {"CPU": 8.0, "GPU": 1.0}),)), 1),  # over two machines
         (Resources(cpus=3), Machines(((2, {"CPU": 4.0}), (1, {"CPU": 8.0}))), 4),
         (Resources(cpus=0.1), Machines.one(1), 10),

@@ -45,8 +45,7 @@ def fitting(has: Mapping[str, float], cpus: float, gpus: float) -> int:
     by_cpu = math.floor(has.get("CPU", 0) / cpus + 1e-9)
     if gpus == 0:
         return by_cpu
-    whole = math.floor(has.get("GPU", 0))
-    return min(by_cpu, whole * sharing(gpus) if gpus < 1 else math.floor(whole / gpus + 1e-9))
+    return min(by_cpu, math.floor(has.get("GPU", 0)) * sharing(gpus))
 
 
 def sharing(gpus: float) -> int:
