@@ -35,7 +35,7 @@ _SESSION = {
     "tcp_keepalives_interval": 5,
     "tcp_keepalives_count": 3,
 }
-WAITS = f"Training waits for up to {PATIENCE_S / 60:.0f} minutes and goes on by itself"
+WAITS = f"The study waits for up to {PATIENCE_S / 60:.0f} minutes and goes on by itself"
 
 
 class DatabaseHeld(RuntimeError):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,16 +243,18 @@ def _run_study(
             journal.step("estimate")
             forecast = estimate(plan, workspace, there, folder).without("ray")
             on_note(forecast.sentence())
-            with _Syncing(tracking, folder, on_trouble):
+            hindered = partial(hindrance, folder)
+            with Telling(on_trouble, partial(synced, tracking, folder), hindered):
                 conduct(plan, folder, packed, there, journal.step)
             ray.close()
-            journal.step("tracking")
-            link = _recorded(tracking, packed, on_trouble)
-            journal.step("report")
-            write_summary(folder, plan, journal)
-            results = Results.open(folder)
-            report = write_report(results, folder / "report", link)
-            _uploaded(tracking, report.parent, answered(results), on_trouble)
+            with Telling(on_trouble, hindered):
+                journal.step("tracking")
+                link = _recorded(tracking, packed, on_trouble)
+                journal.step("report")
+                write_summary(folder, plan, journal)
+                results = Results.open(folder)
+                report = write_report(results, folder / "report", link)
+                _uploaded(tracking, report.parent, answered(results), on_trouble)
             finished = True
         finally:
             ray.close()
@@ -289,11 +292,11 @@ def _uploaded(tracking: Apart, report: Path, answer: str, on_trouble: Callable[[
         on_trouble(str(e))
 
 
-class _Syncing:
-    """A thread that has MLflow kept up to date while a study runs, and tells the user what the study is waiting for."""
+class Telling:
+    """A thread that tells the user, in the sentences of ``looks``, what the study is waiting for."""
 
-    def __init__(self, tracking: Apart, folder: Path, on_trouble: Callable[[str], None]) -> None:
-        self.tracking, self.folder, self.on_trouble = tracking, folder, on_trouble
+    def __init__(self, on_trouble: Callable[[str], None], *looks: Callable[[], str]) -> None:
+        self.on_trouble, self.looks = on_trouble, looks
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -307,21 +310,23 @@ class _Syncing:
     def _loop(self) -> None:
         told: set[str] = set()
         while not self.over.wait(SYNC_PERIOD_S):
-            now = {sentence for look in (self._tracked, lambda: hindrance(self.folder)) if (sentence := look())}
+            now = {sentence for look in self.looks if (sentence := look())}
             for sentence in now - told:
                 self.on_trouble(sentence)
             told = now
 
-    def _tracked(self) -> str:
-        try:
-            bucket.fetch_runs(self.folder / "runs", HEAVY)
-            bucket.fetch(self.folder / faults.FOLDER)
-            self.tracking.do(Tracker.sync)
-        except TrackingAway as e:
-            return str(e)
-        except OSError:
-            pass  # the tracker signs its place in the folder; what hinders it is told below
-        return ""
+
+def synced(tracking: Apart, folder: Path) -> str:
+    """Bring MLflow up to date while a study runs. A sentence where MLflow is away, or nothing."""
+    try:
+        bucket.fetch_runs(folder / "runs", HEAVY)
+        bucket.fetch(folder / faults.FOLDER)
+        tracking.do(Tracker.sync)
+    except TrackingAway as e:
+        return str(e)
+    except OSError:
+        pass  # the tracker signs its place in the folder: what hinders it hinders the study, which tells of it
+    return ""
 
 
 def write_summary(folder: Path, plan: Plan, journal: Journal, patient: bool = True) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from marginlab.cluster.searching import search
 from marginlab.cluster.session import machines, session
 from marginlab.data.packed import PackedDataset
 from marginlab.declaration import declare
+from marginlab.hindrance import hindrance
 from marginlab.plan import Plan
-from marginlab.running import _Syncing
+from marginlab.running import Telling, synced
 from marginlab.runs import RunFolder
 from marginlab.simulated import Curves
 from marginlab.space import uniform
@@ -87,7 +89,9 @@ class Here:
         there = machines()
         most = study.search.epochs_budget
         with Apart(Tracker(self.space.root, self.folder)) as tracking:
-            with _Syncing(tracking, self.folder, lambda sentence: None):
+            with Telling(
+                lambda sentence: None, partial(synced, tracking, self.folder), partial(hindrance, self.folder)
+            ):
                 search(plan.study.search, self.folder, actor, name, name, self.packed, self.folder / "ray", there, most)
             tracking.do(Tracker.sync)
             self.tracking_s += tracking.do(used)

@@ -119,7 +119,7 @@ def test_a_locked_database_makes_it_wait(tmp_path: Path, undisturbed: object) ->
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     with full_disk():
-        assert "cannot be written (File too large). Training waits for up to 4 minutes" in hindrance(folder)
+        assert "cannot be written (File too large). The study waits for up to 4 minutes" in hindrance(folder)
     assert hindrance(folder) == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ import ray
 from optuna.trial import TrialState
 from ray.util import placement_group_table
 
+from marginlab import files, running
 from marginlab.cli import main
 from marginlab.cost import spent, unit
 from marginlab.data.packed import PackedDataset
@@ -230,6 +232,31 @@ def test_run_again_a_finished_study_does_nothing_again(inline: Any, home: Path) 
     assert {p: p.stat().st_mtime_ns for p in outcome.folder.glob("runs/**/*") if p.is_file()} == before
     assert trials_of(outcome.folder).keys() == trials.keys()
     agree_with_mlflow(outcome.folder, home)
+
+
+def test_what_the_report_waits_for_is_told_too(inline: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while a study trains; all that is feigned is the full disk."""
+    outcome, *_ = inline
+    hindered, troubles, write = [""], [], files.patiently
+
+    def full(do: Callable[[], Any], *args: Any) -> Any:
+        def refused() -> Any:
+            if hindered[0] and hindered[0] not in troubles:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return do()
+
+        return write(refused, *args)
+
+    monkeypatch.setattr(running, "SYNC_PERIOD_S", 0.05)
+    monkeypatch.setattr(running, "hindrance", lambda folder: hindered[0])
+    monkeypatch.setattr(files, "patiently", full)
+
+    def stepped(step: str) -> None:
+        hindered[0] = "It cannot be written." if step == "report" else ""
+
+    nothing, written = lambda *_: None, outcome.report.stat().st_mtime_ns
+    run_study(studies.inline, Workspace.at(home), on_step=stepped, progress=nothing, on_trouble=troubles.append)
+    assert troubles == ["It cannot be written."] and outcome.report.stat().st_mtime_ns > written
 
 
 def test_trials_as_worker_groups_are_pruned_and_leave_nothing_behind(nested: Any, home: Path) -> None:

@@ -233,7 +233,7 @@ def database_killed(saboteur: Saboteur, driver: Driver) -> None:
 def database_away(saboteur: Saboteur, driver: Driver) -> None:
     """For most of a minute, whatever else strikes meanwhile: a search waits for it, and says so."""
     saboteur.take_away(saboteur.database, DATABASE_AWAY_S)
-    saboteur.to_be_said.append("does not answer (Connection refused). Training waits")
+    saboteur.to_be_said.append("does not answer (Connection refused). The study waits")
 
 
 @_fault

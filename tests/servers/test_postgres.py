@@ -155,7 +155,7 @@ def test_stopped_crashed_and_killed_in_the_middle_of_a_write_it_is_waited_for(
     for timer in starting:
         timer.join()
     assert found == undisturbed and len(told) >= 4
-    said = f"The study database {address.replace('marginlab@', '')} does not answer (Connection refused). Training waits for"
+    said = f"The study database {address.replace('marginlab@', '')} does not answer (Connection refused). The study waits for"
     assert all(sentence.startswith(said) for sentence in told) and hindrance(folder) == ""
 
 

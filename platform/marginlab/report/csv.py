@@ -9,7 +9,7 @@ import polars as pl
 
 from marginlab import cost, tables
 from marginlab.compare import exploratory, single_folds
-from marginlab.files import aside
+from marginlab.files import write_text
 from marginlab.results import Results
 
 FRAMES: dict[str, Callable[[Results], pl.DataFrame]] = {
@@ -34,6 +34,5 @@ def write_csv(results: Results, out_folder: Path) -> list[Path]:
 
 
 def _write(frame: pl.DataFrame, path: Path) -> Path:
-    with aside(path) as temporary:
-        frame.write_csv(temporary)
+    write_text(path, frame.write_csv())
     return path
