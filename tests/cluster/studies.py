@@ -37,7 +37,14 @@ inline = Study(
             start=[{"lr": 1e30}],
         ),
     ],
-    search=Search(epochs_budget=8, max_epochs=2, startup_trials=2, pruner_startup_trials=1, pruner_warmup_epochs=0),
+    search=Search(
+        epochs_budget=8,
+        max_epochs=2,
+        startup_trials=2,
+        pruner_startup_trials=1,
+        pruner_warmup_epochs=0,
+        failed_limit=1.0,
+    ),
     confirmation=Confirmation(seeds=2, folds=2, epochs=2, resources=Resources(workers=2)),
     comparison=Comparison(contrast=("auto", "fixed"), margin=0.01),
 )

@@ -210,16 +210,23 @@ def test_what_the_platform_cannot_do_is_no_trials_failure(tmp_path: Path) -> Non
 def test_too_many_failures_stop_the_study_in_a_sentence(tmp_path: Path) -> None:
     rules = dataclasses.replace(studies.killed.search, epochs_budget=300, failed_limit=0.4)
     actor = Registrar(str(begun(tmp_path, dataclasses.replace(studies.killed, search=rules))), "s")
+    at_work = [actor.ask(f"s/{number}")["token"] for number in range(10)]
+
+    def complete(token: str) -> None:
+        for epoch in (1, 2, 3):
+            actor.report(token, epoch, 0.5)
+        actor.tell(token, "complete")
+
     for number in range(8):
         assert not actor.trouble()
-        token = actor.ask(f"s/{number}")["token"]
         if number % 2:
-            actor.tell(token, "failed", "ValueError: no.")
+            actor.tell(at_work[number], "failed", "ValueError: no.")
         else:
-            for epoch in (1, 2, 3):
-                actor.report(token, epoch, 0.5)
-            actor.tell(token, "complete")
-    assert actor.ask("s/8") == "finished"
+            complete(at_work[number])
+    assert actor.ask("s/10") == "finished"
+    for token in at_work[8:]:  # four of ten are not too many, but nobody asks any more
+        complete(token)
+    assert actor.ask("s/11") == "finished"
     assert actor.trouble().startswith(
         "4 of the 8 trials that ended have failed, more than Search.failed_limit (0.4) allows; 4 times: ValueError: no."
     )

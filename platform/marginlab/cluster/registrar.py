@@ -51,6 +51,7 @@ class Registrar:
         self.database = database or study_database.of(self.folder)
         self.storage: RDBStorage | None = None
         self.halted = ""  # why the study cannot go on
+        self.failing = ""  # that too many trials have failed; it stays so where those at work then end well
         self.plan = read_plan(self.folder)
         self.watch = Stopwatch(self.folder / "search_seconds.json")
         self.stale = True  # whether the book has to be read anew
@@ -159,7 +160,8 @@ class Registrar:
 
     def trouble(self) -> str:
         """Why no further trial may begin, in a sentence; empty where nothing is wrong."""
-        return self.halted or self._patiently(lambda: self.book.too_many_failed())
+        self.failing = self.failing or self._patiently(lambda: self.book.too_many_failed())
+        return self.halted or self.failing
 
     def over(self) -> bool:
         """Whether all budgets are spent and nobody is at work."""
