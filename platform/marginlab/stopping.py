@@ -10,10 +10,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from marginlab import bucket
+from marginlab.files import patiently
 
 WISH = "stop"  # the file's name
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -28,12 +30,14 @@ def ask(study_folder: Path) -> None:
     bucket.send(study_folder / WISH)
 
 
-def asked(study_folder: Path) -> bool:
+def asked(study_folder: Path, surely: bool = False) -> bool:
+    """Where object storage does not answer: False, as whoever trains asks again after the next epoch; ``surely`` waits for it."""
     if (study_folder / WISH).exists():
         return True
+    there = partial(bucket.there, study_folder / WISH)
     try:
-        return bucket.there(study_folder / WISH)
-    except OSError:  # it is asked again after the next epoch
+        return patiently(there) if surely else there()
+    except OSError:
         return False
 
 

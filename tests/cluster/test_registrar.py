@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
-from marginlab import files, stopping, study_database
+from marginlab import bucket, files, stopping, study_database
 from marginlab.cluster.registrar import REFUSALS, Registrar
 from marginlab.declaration import declare
 from marginlab.hindrance import hindrance
@@ -194,6 +195,23 @@ def test_a_process_that_is_gone_has_failed_unless_the_study_stops(tmp_path: Path
     assert actor.ask("a/2") == "finished" and not actor.over()
     stopping.clear(folder)
     assert Registrar(str(folder), "b").ask("b/0")["folders"] == second["folders"]  # under its own number
+
+
+def test_a_wish_to_stop_that_object_storage_keeps_back_for_a_moment_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = Registrar(str(begun(tmp_path)), "a")
+    actor.ask("a/0")
+    answers: list[Any] = [bucket.Away("The storage does not answer."), True]
+
+    def there(path: Path) -> bool:
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return bool(answer)
+
+    monkeypatch.setattr(bucket, "there", there)
+    actor.gone("a/0")
+    assert not answers and [t[1] for t in trials(actor.folder)] == [optuna.trial.TrialState.RUNNING]
 
 
 def test_what_the_platform_cannot_do_is_no_trials_failure(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class Registrar:
 
     def gone(self, token: str) -> None:
         """A trial's process has ended. Untold, the trial has failed, unless the study stops: then it waits for the next time."""
-        if stopping.asked(self.folder) or self.halted:
+        if self.halted or stopping.asked(self.folder, surely=True):
             self._leave(token)
         else:
             self.tell(token, "failed", "Its process ended without a result.")
