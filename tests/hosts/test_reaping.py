@@ -49,6 +49,53 @@ def reap(address: str, out: Path) -> None:
     out.write_text(json.dumps(found))
 
 
+def end_cleaners(address: str, out: Path) -> None:
+    """On the head: two of Ray Train's cleaners that nobody has told to look, one of which is found while a controller lives."""
+    import ray
+    from ray.train.v2._internal.execution.controller.placement_group_cleaner import PlacementGroupCleaner
+
+    from marginlab.cluster import reaper
+
+    reaper.LOOK_S, reaper.EMPTY_S, reaper.GOING_S = 0.5, 5.0, 1.0
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    job = ray.get_runtime_context().get_job_id()
+
+    named = type(
+        reaper.CONTROLLER, (), {"here": lambda self: True}
+    )  # a class of this function would have another full name
+
+    def forget() -> None:
+        lasting = {"lifetime": "detached", "resources": {reaper.HEAD: 0.001}}
+        cleaner = ray.remote(num_cpus=0)(PlacementGroupCleaner).options(**lasting).remote("no one", 1.0, 5.0, None)
+        assert not ray.get(cleaner._stop_monitor_thread.remote())  # it is there
+
+    counts, said = [len(reaper.look(job).cleaners)], []
+    forget()
+    counts.append(len(reaper.look(job).cleaners))
+    with reaper.reaping(reaper.there(), said.append):
+        time.sleep(3 * reaper.EMPTY_S)
+    counts.append(len(reaper.look(job).cleaners))
+    controller = ray.remote(num_cpus=0)(named).remote()
+    assert ray.get(controller.here.remote())
+    forget()
+    reaper.end_cleaners()
+    counts.append(len(reaper.look(job).cleaners))
+    ray.kill(controller)
+    time.sleep(2)
+    counts.append(len(reaper.look(job).cleaners))
+    reaper.end_cleaners()
+    time.sleep(2)
+    counts.append(len(reaper.look(job).cleaners))
+    out.write_text(json.dumps({"counts": counts, "said": said}))
+
+
+def test_what_ray_train_leaves_to_look_after_nothing_is_ended(head: Head) -> None:
+    out = head.cluster.folder / "ended.json"
+    head.do(end_cleaners, head.cluster.address, out, limit_s=240)
+    # None; forgotten; ended while the study runs; not judged while a controller lives; forgotten; ended at the study's end.
+    assert json.loads(out.read_text()) == {"counts": [0, 1, 0, 0, 1, 0], "said": []}
+
+
 def test_what_was_forgotten_is_given_back(head: Head) -> None:
     out = head.cluster.folder / "reaped.json"
     head.do(reap, head.cluster.address, out, limit_s=240)

@@ -52,7 +52,7 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
     from marginlab.cluster import registrar, storage
     from marginlab.cluster.confirming import confirm
     from marginlab.cluster.preflight import launcher
-    from marginlab.cluster.reaper import reaping, there
+    from marginlab.cluster.reaper import end_cleaners, reaping, there
     from marginlab.cluster.searching import search
 
     session = f"{int(time.time())}-{uuid.uuid4().hex[:6]}"
@@ -86,5 +86,6 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
     if left := [t for t in fresh.tasks() if RunFolder.open(folder / t.folder).result() is None]:
         raise InputError(f"{len(left)} confirmation runs have not ended: run the same command again to carry on.")
     ray.kill(actor)
+    end_cleaners()
     storage.clear(ray_folder)
     patiently(partial(sweep, folder / "runs"))

@@ -1,17 +1,20 @@
-"""What nobody uses any more is given back: placement groups that Ray Train forgot, of this job and of jobs that are dead.
+"""What nobody uses any more is given back: what Ray Train forgot, of this job and of jobs that are dead.
 
-Ray Train forgets a group whose host is lost while its workers start: the group stays, is placed anew when CPUs are free, and
-keeps them. Whoever waits for them would wait for ever.
+Ray Train forgets a placement group whose host is lost while its workers start: the group stays, is placed anew when CPUs are
+free, and keeps them. Whoever waits for them would wait for ever. And a controller begins with an actor that is to remove its
+placement group should it die. Where it dies before it has told that one to look, it stays, a process on the head, for ever.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,6 +32,8 @@ UNPLACED_S = START_S + EMPTY_S
 MOST = 10_000  # groups and actors in one look
 TROUBLE = (RayError, RayStateApiException, OSError)  # the dashboard does not answer
 HEAD = "node:__internal_head__"
+CONTROLLER, CLEANER = "TrainController", "PlacementGroupCleaner"  # Ray Train's names of the two actors
+GOING_S = 10.0  # a cleaner goes in less than two seconds after its controller
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,14 @@ class Reaper:
         return [id for id, placed in empty if now - self.since[id, placed] >= (EMPTY_S if placed else UNPLACED_S)]
 
 
-def look(job: str) -> list[Group]:
-    """The groups of this job, and of jobs that are dead, but for those on the head: those are of the driver's own making."""
+@dataclass(frozen=True)
+class Found:
+    groups: list[Group]  # but for those on the head: they are of the driver's own making
+    cleaners: dict[str, int]  # of jobs without a controller: process on the head, by actor
+
+
+def look(job: str) -> Found:
+    """What this job has, and what jobs that are dead have left."""
     # By its address: Ray's own search for it fails where a machine has two.
     here: dict[str, Any] = {"address": ray.get_runtime_context().gcs_address, "limit": MOST, "timeout": 20}
     alive = {j.job_id for j in list_jobs(**here) if j.job_id and j.status in ("RUNNING", "PENDING")} - {job}
@@ -63,11 +74,15 @@ def look(job: str) -> list[Group]:
     # After the groups: an actor that was made between the two looks is seen.
     actors = list_actors(filters=[("state", "!=", "DEAD")], detail=True, **here)
     used = {a.placement_group_id for a in actors}
-    return [
-        Group(g.placement_group_id, g.state == "CREATED", g.placement_group_id in used, g.creator_job_id == job)
-        for g in groups
-        if not g.is_detached and g.creator_job_id not in alive and not _on_head(g.bundles or [])
-    ]
+    directed = {a.job_id for a in actors if a.class_name == CONTROLLER}
+    return Found(
+        [
+            Group(g.placement_group_id, g.state == "CREATED", g.placement_group_id in used, g.creator_job_id == job)
+            for g in groups
+            if not g.is_detached and g.creator_job_id not in alive and not _on_head(g.bundles or [])
+        ],
+        {a.actor_id: a.pid for a in actors if a.class_name == CLEANER and a.pid and a.job_id not in alive | directed},
+    )
 
 
 def _on_head(bundles: list[dict]) -> bool:  # type: ignore[type-arg]
@@ -77,7 +92,7 @@ def _on_head(bundles: list[dict]) -> bool:  # type: ignore[type-arg]
 def there() -> set[str]:
     """The groups that this job has. A study takes those that were there before it for somebody else's."""
     with suppress(*TROUBLE):
-        return {g.id for g in look(ray.get_runtime_context().get_job_id()) if g.own}
+        return {g.id for g in look(ray.get_runtime_context().get_job_id()).groups if g.own}
     return set()
 
 
@@ -104,6 +119,32 @@ def _loop(over: threading.Event, theirs: set[str], say: Callable[[str], None]) -
     reaper, job = Reaper(), ray.get_runtime_context().get_job_id()
     while not over.wait(LOOK_S):
         with suppress(*TROUBLE):  # the dashboard is away: there is a next look
-            for group in reaper.due([g for g in look(job) if g.id not in theirs], time.monotonic()):
-                remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(group)))
-                say("Ray kept resources for a worker group that is no more: they were given back.")
+            found = look(job)
+            left = [Group(id, placed=True, used=False) for id in found.cleaners]
+            for id in reaper.due([g for g in found.groups if g.id not in theirs] + left, time.monotonic()):
+                if id in found.cleaners:
+                    _end(found.cleaners[id])
+                else:
+                    remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(id)))
+                    say("Ray kept resources for a worker group that is no more: they were given back.")
+
+
+def end_cleaners() -> None:
+    """When nobody of this job trains any more: wait for Ray Train's cleaners to go, and end those that have been forgotten."""
+    job, until = ray.get_runtime_context().get_job_id(), time.monotonic() + GOING_S
+    with suppress(*TROUBLE):
+        while (left := look(job).cleaners) and time.monotonic() < until:
+            time.sleep(0.5)
+        for pid in left.values():
+            _end(pid)
+
+
+def _end(pid: int) -> None:
+    """Ray ends an actor for whoever has its handle, and nobody has that one's: its process is ended, on the head."""
+
+    def kill() -> None:
+        with suppress(OSError):
+            if CLEANER in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
+
+    ray.get(ray.remote(num_cpus=0, resources={HEAD: 0.001})(kill).remote(), timeout=60)
