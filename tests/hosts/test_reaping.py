@@ -60,9 +60,8 @@ def end_cleaners(address: str, out: Path) -> None:
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     job = ray.get_runtime_context().get_job_id()
 
-    named = type(
-        reaper.CONTROLLER, (), {"here": lambda self: True}
-    )  # a class of this function would have another full name
+    # A class of this function's would have another full name.
+    named = type(reaper.CONTROLLER, (), {"here": lambda self: True})
 
     def forget() -> None:
         lasting = {"lifetime": "detached", "resources": {reaper.HEAD: 0.001}}

@@ -133,8 +133,11 @@ def end_cleaners() -> None:
     """When nobody of this job trains any more: wait for Ray Train's cleaners to go, and end those that have been forgotten."""
     job, until = ray.get_runtime_context().get_job_id(), time.monotonic() + GOING_S
     with suppress(*TROUBLE):
-        while (left := look(job).cleaners) and time.monotonic() < until:
+        left = look(job).cleaners
+        while left and time.monotonic() < until:
             time.sleep(0.5)
+            # Of another job that dies meanwhile there may be one at its work.
+            left = {id: pid for id, pid in look(job).cleaners.items() if id in left}
         for pid in left.values():
             _end(pid)
 
