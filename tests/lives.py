@@ -18,6 +18,7 @@ import torch
 from marginlab.cluster.group import decider, run_one
 from marginlab.cluster.registrar import Registrar
 from marginlab.declaration import declare, load_study
+from marginlab.files import sweep
 from marginlab.fresh import Fresh
 from marginlab.plan import Plan
 from marginlab.report import write_report
@@ -56,6 +57,7 @@ def life(root: Path, home: Path, name: str, spec: str = "killed") -> None:
     for task in Fresh.of(plan, registrar.found()).tasks():
         path = RunFolder.create(folder / task.folder, task.run, task.labels).path
         run_one(path, there, decider({}, 0), ask, torch.device("cpu"))
+    sweep(folder / "runs")
     Tracker(root, folder).sync()
     write_report(Results.open(folder), folder / "report", None)
 

@@ -39,6 +39,19 @@ def test_killed_at_the_end_of_every_epoch(quiet: Any) -> None:
     assert story(folder) == quiet["story"]
 
 
+def test_killed_in_the_middle_of_its_writing(quiet: Any) -> None:
+    folder = quiet["root"] / "studies" / "writing"
+
+    def half_written() -> list[Path]:
+        return list(folder.glob("runs/**/.*.safetensors"))
+
+    while lives(quiet["root"], quiet["root"], "writing", lambda: bool(half_written())) and not half_written():
+        pass  # it was whole by the time of the kill
+    assert half_written()
+    assert not lives(quiet["root"], quiet["root"], "writing", never)
+    assert story(folder) == quiet["story"]
+
+
 @pytest.mark.kills
 def test_killed_at_random_moments(quiet: Any) -> None:
     rng, killed, studied = random.Random(SEED), 0, 0
