@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 
+from marginlab import runs
 from marginlab.files import append_line, aside, read_lines, sweep
 from marginlab.runs import Recorder, RunFolder, Superseded, read_embeddings, write_embeddings
 from marginlab.training import fit
@@ -93,6 +94,82 @@ def test_an_interrupted_folder_ends_as_an_undisturbed_one(tmp_path: Path, epoch:
     assert part.embeddings("validation").equals(whole.embeddings("validation"))
     last = [f.checkpoint() for f in (part, whole)]
     assert all(torch.equal(last[0][k], last[1][k]) for k in last[1])
+
+
+class _Killed(BaseException):
+    pass
+
+
+# What an epoch that is the best so far does to its folder, in this order; ``killed`` dies as it begins one of them.
+STEPS = (
+    "save next.safetensors",
+    "embeddings",
+    "save last.safetensors",
+    "rename next.parquet",
+    "rename next.safetensors",
+    "row",
+)
+
+
+def killed(path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    armed: list[bool] = []
+
+    def dies(name: str, what):
+        def do(path: Path, *args, **kwargs):
+            label = {"_save": f"save {path.name}", "rename": f"rename {path.name}"}.get(
+                name, "row" if name == "append_line" else "embeddings"
+            )
+            if label == step and armed:
+                raise _Killed
+            return what(path, *args, **kwargs)
+
+        return do
+
+    folder = RunFolder.create(path, tiny_run(), {"kind": "trial"})
+    with monkeypatch.context() as patch:
+        for name in ("_save", "rename", "append_line", "write_embeddings"):
+            patch.setattr(runs, name, dies(name, getattr(runs, name)))
+        recorder = Recorder(folder)
+
+        def report(epoch, metrics, state):
+            if epoch == 2:
+                metrics["val/map"] = 1.0  # the best, whatever comes later
+                armed.append(True)
+            recorder.epoch(epoch, metrics, state)
+            return True
+
+        with pytest.raises(_Killed):
+            fit(folder.run, tiny_data(), report, device="cpu")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("again", [1.0, 0.0], ids=["as good again", "worse again"])
+def test_the_best_network_is_one_of_an_epoch_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, again: float
+) -> None:
+    """Killed within the best epoch, which need not be as good when it is trained again: sums round differently on GPUs."""
+    killed(tmp_path / "run", step, monkeypatch)
+    folder, states = RunFolder.open(tmp_path / "run"), {}
+    recorder = Recorder(folder)
+    counts = STEPS.index(step) > STEPS.index("save last.safetensors")  # it is not trained again
+    assert recorder.rows[-1]["epoch"] == (2 if counts else 1)
+
+    def report(epoch, metrics, state):
+        metrics["val/map"] = again if epoch == 2 else 0.0
+        states[epoch] = {k: v.clone() for k, v in state.weights().items()}, state.embeddings.clone()
+        recorder.epoch(epoch, metrics, state)
+        return True
+
+    before = {1: (folder.best_weights()[0], read_embeddings(folder.embeddings("validation")))}
+    fit(folder.run, tiny_data(), report, resume=folder.checkpoint(), device="cpu")
+    result = recorder.finish("complete")
+    weights, epoch = folder.best_weights()
+    assert epoch == result["best_epoch"] == (2 if counts or again else recorder.best["epoch"])
+    assert result["best"] == {r["epoch"]: r["val/map"] for r in folder.epochs()}[epoch]
+    expected, embeddings = {**states, **({2: before[1]} if counts else {epoch: states.get(epoch, before[1])})}[epoch]
+    assert all(torch.equal(v, expected[k]) for k, v in weights.items())
+    assert torch.equal(read_embeddings(folder.embeddings("validation")), embeddings)
+    assert not list(folder.path.glob("next.*"))
 
 
 def test_rows_beyond_the_checkpoint_are_trained_again(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,11 @@ from marginlab.pulse import PULSE
 
 PATIENCE_S = 240.0  # for a disk to come back; less than ranks wait for one another
 WAITED = "It was waited for in vain."
-PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG)  # what a person can mend
+# What a person can mend, or what passes by itself: the latter are of file systems in a network.
+PASSING = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG),
+    *(errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
 T = TypeVar("T")
 _ASIDE = re.compile(r"\..+\.[a-z0-9_]{8}\.\w+")  # as mkstemp names them
 
@@ -74,6 +78,20 @@ def patiently(do: Callable[[], T], passes: Callable[[Exception], bool] = passes)
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
+
+
+def rename(path: Path, to: Path) -> None:
+    """Begun again, it goes on where it was."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        path.replace(to)
+    bucket.send(to)
+    bucket.remove(path)
+
+
+def remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    bucket.remove(path)
 
 
 def write_bytes(path: Path, data: bytes, patient: bool = True) -> None:

@@ -6,10 +6,12 @@
     partway.safetensors      the same within the epoch after it, where that is a long one, or its machine is about to go
     best.safetensors         the network at its best epoch
     embeddings/*.parquet     validation: at the best epoch; test: of the best network, in confirmation alone
+    next.*                   the same two of an epoch that is not kept yet
     owner.json               the process that writes all this, and what it trains on
     result.json              how it ended; a run without it is unfinished
 
-The checkpoint is the commit point of an epoch: it carries the epoch's row, and rows beyond it are trained again.
+The checkpoint is the commit point of an epoch: it carries the epoch's row, and rows beyond it are trained again. So the best network
+changes after it: an epoch that is trained again need not be as good again where sums round differently, as on GPUs.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +38,17 @@ from torch import Tensor
 
 from marginlab import bucket, usercode
 from marginlab.data.subset import Subset
-from marginlab.files import append_line, patiently, read_json, read_lines, write_bytes, write_json, write_text
+from marginlab.files import (
+    append_line,
+    patiently,
+    read_json,
+    read_lines,
+    remove,
+    rename,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from marginlab.training import Run
 from marginlab.values import InputError, from_json, to_json
 
@@ -43,7 +56,12 @@ ATTEMPTS = 3  # starts of one run in one session that got it no further
 OWNER = "owner.json"
 PARTWAY = "partway.safetensors"
 LAST = "last.safetensors"
-HEAVY = (LAST, PARTWAY)  # what only whoever trains the run needs
+BEST = "best.safetensors"
+NEXT = {
+    "next.parquet": "embeddings/validation.parquet",
+    "next.safetensors": BEST,
+}  # in this order: the weights know their epoch
+HEAVY = (LAST, PARTWAY, *NEXT)  # what only whoever trains the run needs
 PARTWAY_S = 600.0  # of training between two of them: what a crash can cost of a long epoch
 LEAVING_S = 5.0  # the same on a machine that is about to go
 OBJECTIVE = "val/map"  # what a run's best epoch is chosen by, as published
@@ -124,7 +142,7 @@ class RunFolder:
 
     def best_weights(self) -> tuple[dict[str, Tensor], int]:
         """The best network's weights and its epoch."""
-        path = self.path / "best.safetensors"
+        path = self.path / BEST
         return load_file(path), int(_note(path)["epoch"])
 
 
@@ -176,6 +194,12 @@ class Recorder:
         else:
             rows = []
         self.rows = rows
+        weights = self.path / "next.safetensors"
+        if rows and weights.exists() and _note(weights)["epoch"] == rows[-1]["epoch"]:
+            self._promote()
+        for name in NEXT:  # of an epoch that will be trained again
+            if (self.path / name).exists():
+                patiently(partial(remove, self.path / name))
         write_text(self.path / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
 
     def _must_own(self) -> None:
@@ -198,15 +222,23 @@ class Recorder:
         row: dict[str, Any] = {"epoch": epoch, "time": time.time(), **metrics}
         self.rows.append(row)
         if self.best is row:
-            _save(self.path / "best.safetensors", state.weights(), {"epoch": epoch, OBJECTIVE: row[OBJECTIVE]})
+            _save(self.path / "next.safetensors", state.weights(), {"epoch": epoch, OBJECTIVE: row[OBJECTIVE]})
             if state.embeddings is not None and state.subset is not None:
-                write_embeddings(self.path / "embeddings" / "validation.parquet", state.embeddings, state.subset)
+                write_embeddings(self.path / "next.parquet", state.embeddings, state.subset)
         # The checkpoint cannot time its own writing: it knows the seconds up to here, the row's last word adds the rest.
         row["time/checkpoint_s"] = time.perf_counter() - began
         _save(self.path / LAST, state.tensors(), row)
+        if self.best is row:
+            self._promote()
         append_line(self.path / "epochs.jsonl", row)
         with suppress(OSError):  # it is of no use any more, and does no harm
             (self.path / PARTWAY).unlink(missing_ok=True)
+
+    def _promote(self) -> None:
+        """What was written beside the checkpoint of a best epoch takes the place of the best epoch's before."""
+        for name, place in NEXT.items():
+            if (self.path / name).exists():
+                patiently(partial(rename, self.path / name, self.path / place))
 
     def finish(self, state: str, reason: str = "", metrics: dict[str, float] | None = None) -> dict[str, Any]:
         """Mark the run as ended: ``complete``, ``pruned`` or ``failed`` (with a sentence)."""
