@@ -31,9 +31,12 @@ def ask(study_folder: Path) -> None:
 
 
 def asked(study_folder: Path, surely: bool = False) -> bool:
-    """Where object storage does not answer: False, as whoever trains asks again after the next epoch; ``surely`` waits for it."""
-    if (study_folder / WISH).exists():
-        return True
+    """In object storage its word alone counts: a file of this machine's own may be of a stop that another machine has ended.
+
+    Where it does not answer: False, as whoever trains asks again after the next epoch; ``surely`` waits for it.
+    """
+    if bucket.key_of(study_folder) is None:
+        return (study_folder / WISH).exists()
     there = partial(bucket.there, study_folder / WISH)
     try:
         return patiently(there) if surely else there()
@@ -54,19 +57,21 @@ def gracefully(study_folder: Path, training: Callable[[], bool], say: Callable[[
     none are, the first one stops at once. Main thread only.
     """
 
-    me = os.getpid()
+    me, wished = os.getpid(), False
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal wished
         if os.getpid() != me:  # a forked child that inherited this: the signal is for it alone
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        if not training() or asked(study_folder):
+        if not training() or wished or asked(study_folder):
             raise KeyboardInterrupt
         try:
             ask(study_folder)
         except OSError:  # a full disk: there is no way to ask
             raise KeyboardInterrupt from None
+        wished = True
         say(
             "Stopping: the epochs in progress end first. Once more (Ctrl-C) stops at once, and loses those epochs alone."
         )

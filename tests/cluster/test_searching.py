@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from ray.air.execution import FixedResourceManager
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Trainable
 from ray.tune.execution.class_cache import _ActorClassCache
 
@@ -16,3 +22,14 @@ def test_tune_sends_no_keys_of_the_drivers_along(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
     sent = _ActorClassCache().get(Trainable)._default_options["runtime_env"]["env_vars"]
     assert sent["RAY_CHDIR_TO_TRIAL_DIR"] == "0" and "hunter2" not in sent.values()
+
+
+def test_a_trial_that_rays_memory_monitor_ended_is_one_that_died() -> None:
+    told: list[Any] = []
+    trial = SimpleNamespace(actor_id=1, _on_error=None)
+    task = SimpleNamespace(_tracked_actor=trial, _on_error=lambda actor, error: told.append((actor, error)))
+    manager = RayActorManager(FixedResourceManager({}))
+    manager._cleanup_actor = lambda tracked_actor: None
+    manager._actor_task_failed(task, OutOfMemoryError("Task was killed due to the node running low on memory."))
+    ((actor, error),) = told
+    assert actor is trial and isinstance(error, RayActorError) and "low on memory" in str(error)

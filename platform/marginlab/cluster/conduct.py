@@ -87,5 +87,5 @@ def _conduct(plan: Plan, folder: Path, packed: dict[str, str], machines: Machine
         raise InputError(f"{len(left)} confirmation runs have not ended: run the same command again to carry on.")
     ray.kill(actor)
     end_cleaners()
-    storage.clear(ray_folder)
+    patiently(partial(storage.clear, ray_folder))
     patiently(partial(sweep, folder / "runs"))

@@ -12,13 +12,14 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2.api.exceptions import ControllerError
 
 from marginlab import bucket, distributed, faults, stopping
+from marginlab.cluster.device import of_device, require
 from marginlab.cluster.leaving import looking, nodes_of_group
 from marginlab.cluster.overseer import Overseer
 from marginlab.cluster.storage import storage_of
@@ -54,12 +55,12 @@ def train_group(
     for left in reversed(range(restarts(folders))):
         try:
             return _train_group(folders, packed, resources, gpus, storage, ask)
-        except (RayActorError, ControllerError) as e:
+        except (RayActorError, OutOfMemoryError, ControllerError) as e:  # the second: by Ray's memory monitor
             starting, cause = isinstance(e, ControllerError), getattr(e, "controller_failure", e)
             if isinstance(cause, Stopped):
                 return
             # Anything else may be the death of another rank too, or what no new start mends.
-            others += not isinstance(cause, RayActorError)
+            others += not isinstance(cause, RayActorError | OutOfMemoryError)
             if not (left and others <= ATTEMPTS and isinstance(cause, RayError) and ray.is_initialized()):
                 raise
         last = (str(cause).strip() or type(cause).__name__).splitlines()[-1]
@@ -154,13 +155,18 @@ def run_one(
     """``execute``, with a run's own failure kept to that run.
 
     What the platform does to a run (a full disk, a lost registrar) is not the run's failure: it goes up, and the process
-    or group is started again. So does, with several ranks, any other exception, because ranks that fail differently would
-    wait for each other. A run that was started too often without getting further is marked as failed.
+    or group is started again. So does what a GPU says that is in disorder, for a process has to be new to use it again; and, with
+    several ranks, any other exception, because ranks that fail differently would wait for each other. A run that was started too
+    often without getting further is marked as failed.
 
     Args:
         packed: packed dataset folder by dataset name.
+
+    Raises:
+        DeviceFails: before the run was begun.
     """
     study = Path(ask["study"])
+    require(device)
     with _at_hand(path, study, packed) as (folder, data):
         if folder.result() is None and distributed.rank() == 0 and folder.begin_attempt(ask["session"]) > ATTEMPTS:
             Recorder(folder).finish("failed", f"It ended its processes {ATTEMPTS} times{folder.last_error()}.")
@@ -181,14 +187,17 @@ def run_one(
         except Exception as e:
             with suppress(OSError):
                 write_text(path / "error.txt", traceback.format_exc(), patient=False)
-            if distributed.world() > 1 or isinstance(e, RayError) or passes(e):
+            if distributed.world() > 1 or isinstance(e, RayError) or passes(e) or of_device(e):
                 raise
             return Recorder(folder).finish("failed", f"{type(e).__name__}: {e}")
 
 
 @contextmanager
 def _at_hand(path: Path, study: Path, packed: Mapping[str, str]) -> Iterator[tuple[RunFolder, Path]]:
-    """A run's folder and its packed dataset, which this machine may have to fetch first. Rank 0 alone writes to the former."""
+    """A run's folder and its packed dataset, which this machine may have to fetch first. Rank 0 alone writes to the former.
+
+    Both are there before a run is given out: where they are not, a host's shared storage is not mounted yet.
+    """
 
     def bring() -> tuple[RunFolder, Path]:
         bucket.bring(study / "study.json")
@@ -203,7 +212,7 @@ def _at_hand(path: Path, study: Path, packed: Mapping[str, str]) -> Iterator[tup
         return folder, data
 
     with bucket.alone(path) if distributed.rank() == 0 else nullcontext():
-        found = patiently(bring)
+        found = patiently(bring, lambda e: passes(e) or isinstance(e, FileNotFoundError))
         distributed.barrier()
         yield found
 

@@ -19,6 +19,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 from marginlab import faults, stopping
+from marginlab.cluster.device import DeviceFails
 from marginlab.cluster.reaper import START_S
 from marginlab.files import WAITED
 from marginlab.stopping import Stopped
@@ -77,8 +78,9 @@ class CannotGoOn(RuntimeError):
 
 
 def _refusal(error: Any) -> str:
-    """What a disk or the study's database said that stayed away for longer than it was waited for; empty of any other error."""
+    """What a GPU said that is lost, or a disk or the study's database that stayed away for longer than it was waited for; empty of
+    any other error."""
     # The registrar has waited itself; it answers with an error only then.
-    if isinstance(error, RayTaskError) or WAITED in getattr(error, "__notes__", ()):
+    if isinstance(error, RayTaskError | DeviceFails) or WAITED in getattr(error, "__notes__", ()):
         return str(error).strip().splitlines()[-1]
     return ""

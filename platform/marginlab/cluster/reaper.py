@@ -30,6 +30,12 @@ START_S = float(os.environ.get("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60"))
 # Whoever waits for a group to be placed gives up, and removes it, after START_S.
 UNPLACED_S = START_S + EMPTY_S
 MOST = 10_000  # groups and actors in one look
+ALIVE = (
+    "DEPENDENCIES_UNREADY",
+    "PENDING_CREATION",
+    "ALIVE",
+    "RESTARTING",
+)  # states of actors; on in this order, mostly
 TROUBLE = (RayError, RayStateApiException, OSError)  # the dashboard does not answer
 HEAD = "node:__internal_head__"
 CONTROLLER, CLEANER = "TrainController", "PlacementGroupCleaner"  # Ray Train's names of the two actors
@@ -72,7 +78,8 @@ def look(job: str) -> Found:
     alive = {j.job_id for j in list_jobs(**here) if j.job_id and j.status in ("RUNNING", "PENDING")} - {job}
     groups = list_placement_groups(filters=[("state", "!=", "REMOVED")], detail=True, **here)
     # After the groups: an actor that was made between the two looks is seen.
-    actors = list_actors(filters=[("state", "!=", "DEAD")], detail=True, **here)
+    # By state: the dead ones of a cluster's life are not counted against the limit then.
+    actors = [a for state in ALIVE for a in list_actors(filters=[("state", "=", state)], detail=True, **here)]
     used = {a.placement_group_id for a in actors}
     directed = {a.job_id for a in actors if a.class_name == CONTROLLER}
     return Found(

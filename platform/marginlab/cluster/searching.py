@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import ray
 import torch
 from ray import tune
-from ray.exceptions import RayError
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 
@@ -26,6 +28,15 @@ from marginlab.study import Search
 
 # Tune would send the driver's AWS keys along with every trial, and Ray writes what is sent so into its logs. Nodes have their own.
 ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
+_failed = RayActorManager._actor_task_failed
+
+
+def _task_failed(manager: RayActorManager, task: Any, error: Exception) -> None:
+    """Where Ray's memory monitor ended a trial's process, Tune would end the search: it knows actors that died, and not this one."""
+    _failed(manager, task, RayActorError(error_msg=str(error)) if isinstance(error, OutOfMemoryError) else error)
+
+
+RayActorManager._actor_task_failed = _task_failed  # type: ignore[method-assign, assignment]
 
 
 class RegistrarSearcher(Searcher):
@@ -109,6 +120,7 @@ def search(
 
 def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
     """In the trial's own, reused process."""
+    from marginlab.cluster.device import DeviceFails
     from marginlab.cluster.group import decider, run_one
     from marginlab.cluster.leaving import looking, nodes_of_group
 
@@ -123,8 +135,8 @@ def _inline_trial(config: dict[str, Any], shared: dict[str, Any]) -> None:
                 break
     except Stopped:
         return
-    except (RayError, OSError) as e:  # of the platform: run_one keeps a run's own
-        _halt(ask, f"{type(e).__name__}: {str(e).strip().splitlines()[-1]}")
+    except (RayError, OSError, DeviceFails) as e:  # of the platform: run_one keeps a run's own
+        _halt(ask, f"{type(e).__name__} on {os.uname().nodename}: {str(e).strip().splitlines()[-1]}")
         return
     _end(config, shared)
 
