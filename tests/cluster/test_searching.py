@@ -30,6 +30,7 @@ def test_a_trial_that_rays_memory_monitor_ended_is_one_that_died() -> None:
     task = SimpleNamespace(_tracked_actor=trial, _on_error=lambda actor, error: told.append((actor, error)))
     manager = RayActorManager(FixedResourceManager({}))
     manager._cleanup_actor = lambda tracked_actor: None
-    manager._actor_task_failed(task, OutOfMemoryError("Task was killed due to the node running low on memory."))
+    died = OutOfMemoryError("Task was killed due to the node running low on memory.")
+    manager._actor_task_failed(tracked_actor_task=task, exception=died)
     ((actor, error),) = told
     assert actor is trial and isinstance(error, RayActorError) and "low on memory" in str(error)

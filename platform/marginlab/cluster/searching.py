@@ -31,12 +31,14 @@ ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE 
 _failed = RayActorManager._actor_task_failed
 
 
-def _task_failed(manager: RayActorManager, task: Any, error: Exception) -> None:
+def _task_failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
     """Where Ray's memory monitor ended a trial's process, Tune would end the search: it knows actors that died, and not this one."""
-    _failed(manager, task, RayActorError(error_msg=str(error)) if isinstance(error, OutOfMemoryError) else error)
+    if isinstance(exception, OutOfMemoryError):
+        exception = RayActorError(error_msg=str(exception))
+    _failed(self, tracked_actor_task, exception)
 
 
-RayActorManager._actor_task_failed = _task_failed  # type: ignore[method-assign, assignment]
+RayActorManager._actor_task_failed = _task_failed  # type: ignore[method-assign]
 
 
 class RegistrarSearcher(Searcher):
