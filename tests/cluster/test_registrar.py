@@ -210,6 +210,7 @@ def test_a_wish_to_stop_that_object_storage_keeps_back_for_a_moment_is_heard(
         return bool(answer)
 
     monkeypatch.setattr(bucket, "there", there)
+    monkeypatch.setattr(bucket, "key_of", lambda path: f"bucket/{path.name}")
     actor.gone("a/0")
     assert not answers and [t[1] for t in trials(actor.folder)] == [optuna.trial.TrialState.RUNNING]
 
